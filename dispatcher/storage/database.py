@@ -35,7 +35,7 @@ def connect(path: Path) -> sqlite3.Connection:
         raise FtcloudError(
             f"the database cannot be used: {error}",
             where=str(path),
-            fix="free disk space or restore the file from a backup; models and job folders beside it are untouched",
+            fix="free disk space, or restore the file from a backup: models and job folders are untouched",
         ) from error
     return connection
 

@@ -1,11 +1,11 @@
 """The folder that holds everything ftcloud keeps, and the paths in it.
 
-    HOME/
-      ftcloud.db              jobs, attempts, events, model versions (SQLite)
-      jobs/JOB/               recipe.yaml, spec.json, data/, log.txt, output/ as it was pulled
-      local/ATTEMPT/          the work directory of an attempt that runs on this machine
-      models/NAME/VERSION/    adapter/, merged/, evaluation/, recipe.yaml, manifest.json
-      cache/                  what can be made again
+HOME/
+  ftcloud.db              jobs, attempts, events, model versions (SQLite)
+  jobs/JOB/               recipe.yaml, spec.json, data/, log.txt, output/ as it was pulled
+  local/ATTEMPT/          the work directory of an attempt that runs on this machine
+  models/NAME/VERSION/    adapter/, merged/, evaluation/, recipe.yaml, manifest.json
+  cache/                  what can be made again
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Reaching a machine: files here; SSH beside it."""

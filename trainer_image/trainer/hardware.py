@@ -41,7 +41,9 @@ class Hardware:
         if self.gpus:
             first = self.gpus[0]
             return f"{len(self.gpus)} × {first.name} ({first.memory_gib:.0f} GiB)"
-        return f"{self.cores} CPU cores, {self.ram_gib:.0f} GiB RAM" + (", fast bf16" if self.fast_bf16 else "")
+        return f"{self.cores} CPU cores, {self.ram_gib:.0f} GiB RAM" + (
+            ", fast bf16" if self.fast_bf16 else ""
+        )
 
 
 def detect() -> Hardware:
@@ -85,7 +87,9 @@ def _gpus() -> tuple[Gpu, ...]:
         return ()
     query = [smi, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True
+        )
     except (subprocess.SubprocessError, OSError):
         return ()
     return tuple(_gpu(line) for line in answer.stdout.splitlines() if line.count(",") == 2)

@@ -17,7 +17,6 @@ CREATE TABLE jobs (
     created_at REAL NOT NULL,
     updated_at REAL NOT NULL,
     due_at REAL NOT NULL,               -- when the engine looks again
-    log_cursor INTEGER NOT NULL DEFAULT 0,
     result TEXT,                        -- JSON, once it ended well
     model TEXT,                         -- NAME:VERSION, once registered
     failure TEXT,                       -- JSON {what, where, fix}, once it failed
@@ -37,6 +36,7 @@ CREATE TABLE attempts (
     ref TEXT,                           -- the provider's id; NULL while only the intent is recorded
     state TEXT NOT NULL CHECK (state IN ('intended', 'open', 'stopping', 'closed')),
     cause TEXT,
+    log_parsed INTEGER NOT NULL DEFAULT 0,  -- bytes of its log whose progress lines are events already
     created_at REAL NOT NULL,
     closed_at REAL,
     cost_usd REAL NOT NULL DEFAULT 0,
@@ -49,7 +49,7 @@ CREATE TABLE events (
     job TEXT NOT NULL REFERENCES jobs (id),
     attempt INTEGER,
     at REAL NOT NULL,
-    kind TEXT NOT NULL,                 -- moved, warned, progressed, noted
+    kind TEXT NOT NULL,                 -- moved, noted, or the kind of a progress line
     state TEXT NOT NULL,                -- of the job, after this event
     cause TEXT,
     message TEXT NOT NULL,
