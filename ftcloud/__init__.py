@@ -1,4 +1,5 @@
 """ftcloud: fine-tune an open-weight LLM on a rented GPU, knowing the price before paying it."""
 
-__version__ = "0.1.0"
+from dispatcher.version import VERSION as __version__
+
 __all__ = ["__version__"]
