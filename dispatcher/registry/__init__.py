@@ -1,0 +1,1 @@
+"""What came out: model versions, where they came from, their files, their aliases."""
