@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from dispatcher.recipe.base_model import Linear, ModelFacts
+from dispatcher.recipe.defaults import SEVEN_PROJECTIONS
 from dispatcher.recipe.schema import Recipe
 
-ATTENTION_PARTS = ("attn", "attention")
-MLP_PARTS = ("mlp", "ffn", "feed_forward", "fc1", "fc2", "moe", "experts")
+FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "attention": ("attn", "attention"),
+    "mlp": ("mlp", "feed_forward", "ffn", "expert", "moe"),
+    "all-linear": ("",),
+}
+"""Words of `target_modules`, and what the path of such a layer contains: as the trainer has them (test)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +32,38 @@ class Trainable:
         return self.count / self.total if self.total else 0.0
 
 
-def is_target(name: str, target_modules: tuple[str, ...]) -> bool:
-    """Whether the linear layer `name` gets an adapter: PEFT's rule for names, ours for the words.
+def is_target(name: str, target: str) -> bool:
+    """Whether `target` (a name, or a word) means the linear layer `name`.
 
-    A name matches the whole module path, or its end behind a dot.
+    A word goes by the path in front of the layer's own name; a name is the whole path or its end.
     """
-    match target_modules:
-        case ("all-linear",):
-            return True
-        case ("attention",):
-            return _has_part(name, ATTENTION_PARTS)
-        case ("mlp",):
-            return _has_part(name, MLP_PARTS) and not _has_part(name, ATTENTION_PARTS)
-    return any(name == target or name.endswith("." + target) for target in target_modules)
+    if marks := FAMILIES.get(target):
+        return any(mark in name.rpartition(".")[0].lower() for mark in marks)
+    return name == target or name.endswith("." + target)
 
 
 def targets(facts: ModelFacts, target_modules: tuple[str, ...]) -> tuple[Linear, ...]:
     """The linear layers of the model that get adapters; never its embeddings or output head."""
-    return tuple(linear for linear in facts.linears if is_target(linear.name, target_modules))
+    return tuple(
+        linear for linear in facts.linears if any(is_target(linear.name, target) for target in target_modules)
+    )
+
+
+def absent(facts: ModelFacts, target_modules: tuple[str, ...]) -> list[str]:
+    """The targets that mean no layer of the model."""
+    names = [linear.name for linear in facts.linears]
+    return [target for target in target_modules if not any(is_target(name, target) for name in names)]
+
+
+def effective_targets(target_modules: tuple[str, ...], facts: ModelFacts | None) -> tuple[str, ...]:
+    """`target_modules`, but `all-linear` for the seven projections of a model that calls them otherwise.
+
+    The seven are the default and mean every linear layer of a block; GPT-2 or Phi have the layers under
+    other names, and a default must not fail there.
+    """
+    if target_modules == SEVEN_PROJECTIONS and facts is not None and absent(facts, target_modules):
+        return ("all-linear",)
+    return target_modules
 
 
 def trainable(recipe: Recipe, facts: ModelFacts) -> Trainable | None:
@@ -56,11 +77,7 @@ def trainable(recipe: Recipe, facts: ModelFacts) -> Trainable | None:
     if facts.experts:
         return None
     assert recipe.rank is not None and recipe.target_modules is not None
-    chosen = targets(facts, recipe.target_modules)
+    chosen = targets(facts, effective_targets(recipe.target_modules, facts))
     lora = recipe.rank * sum(linear.in_plus_out for linear in chosen)
     biases = {"none": 0, "all": facts.biases, "lora_only": sum(linear.bias for linear in chosen)}
     return Trainable(lora + biases[recipe.bias or "none"], facts.parameters + lora)
-
-
-def _has_part(name: str, parts: tuple[str, ...]) -> bool:
-    return any(part in piece for piece in name.lower().split(".") for part in parts)

@@ -16,9 +16,6 @@ PRESETS: Final = ("none", "guide-qlora")
 SEVEN_PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a Llama-shaped block: attention's four and the MLP's three."""
 
-TARGET_WORDS: Final = ("attention", "mlp", "all-linear")
-"""Words that stand for the layers of a kind, whatever they are called in the model at hand."""
-
 ADAPTER_FIELDS: Final = ("rank", "alpha", "dropout", "bias", "target_modules")
 """Fields that mean something only where adapters are trained, so never with `full`."""
 

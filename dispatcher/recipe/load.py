@@ -54,7 +54,7 @@ def build_recipe(values: Mapping[str, Any], *, where: str = "") -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """`recipe` as YAML, every field that has a value: reading it back gives an equal recipe."""
-    values = {field: _plain(value) for field, value in recipe.model_dump(exclude_none=True).items()}
+    values = {field: plain(value) for field, value in recipe.model_dump(exclude_none=True).items()}
     return yaml.dump(values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=1 << 20)
 
 
@@ -104,7 +104,8 @@ def _build(written: Written) -> Recipe:
         raise explain(error, written) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A field's value as YAML has it: paths as text, tuples as lists."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from dispatcher.recipe.adapters import targets
+from dispatcher.recipe.adapters import absent, effective_targets
 from dispatcher.recipe.base_model import ModelFacts
 from dispatcher.recipe.load import is_folder
 from dispatcher.recipe.memory import activations_gib, weights_gib
@@ -81,7 +81,7 @@ def resolve(
             rows=min(recipe.test_rows, splits.test.rows) if splits.test else 0,
             max_new_tokens=recipe.max_new_tokens,
         ),
-        lora=_lora(recipe),
+        lora=_lora(recipe, facts),
         merge=recipe.merge,
         labels={"recipe": recipe.name, "data": splits.fingerprint} | dict(labels or {}),
     )
@@ -100,12 +100,13 @@ def _check_model(recipe: Recipe, facts: ModelFacts | None) -> None:
             f"the model is stored quantized ({facts.quantized}), which cannot be trained or merged",
             "use the unquantized model; method qlora quantizes it while it loads",
         )
-    names = recipe.target_modules
-    if facts is not None and names is not None and not facts.experts and not targets(facts, names):
+    if facts is None or facts.experts or recipe.target_modules is None:
+        return  # of experts, only the library knows which layers there will be
+    if missing := absent(facts, effective_targets(recipe.target_modules, facts)):
         known = sorted({linear.name.rsplit(".", 1)[-1] for linear in facts.linears})
         _refuse(
             "target_modules",
-            f"no layer of this model is called {', '.join(names)}",
+            f"the model has no linear layer {missing[0]!r}",
             f"set target_modules: all-linear, or names among {', '.join(known)}",
         )
 
@@ -139,8 +140,9 @@ def _check_validation(recipe: Recipe, splits: Splits) -> None:
 def _precision(recipe: Recipe, hardware: Hardware, facts: ModelFacts | None) -> Precision:
     """bf16 where the machine multiplies it fast, else fp32.
 
-    Never fp16 by itself: its largest number is 65,504, so it needs loss scaling, and the activations of a
-    model that was trained in bf16 can overflow it; then the loss is NaN, or worse, is not.
+    fp16 holds nothing above 65,504: it is chosen only on a GPU without bf16 for a model that is itself
+    stored in fp16. Activations of a model that was trained in bf16 can overflow it, and then the loss is
+    NaN or, worse, is not.
     """
     if recipe.precision == "fp16" and facts is not None and facts.stored == "bf16":
         _refuse(
@@ -151,7 +153,9 @@ def _precision(recipe: Recipe, hardware: Hardware, facts: ModelFacts | None) -> 
     if recipe.precision != "auto":
         return recipe.precision
     if hardware.gpus:
-        return "bf16" if hardware.gpus[0].capability >= AMPERE else "fp32"
+        if hardware.gpus[0].capability >= AMPERE:
+            return "bf16"
+        return "fp16" if facts is not None and facts.stored == "fp16" else "fp32"
     return "bf16" if hardware.fast_bf16 else "fp32"
 
 
@@ -246,11 +250,11 @@ def _check_metric(metric: Metric, splits: Splits) -> None:
         )
 
 
-def _lora(recipe: Recipe) -> LoraSpec | None:
+def _lora(recipe: Recipe, facts: ModelFacts | None) -> LoraSpec | None:
     if recipe.method == "full":
         return None
     rank, alpha, dropout = recipe.rank, recipe.alpha, recipe.dropout
     bias, names = recipe.bias, recipe.target_modules
     assert rank is not None and alpha is not None and dropout is not None, "filled by defaults"
     assert bias is not None and names is not None, "filled by defaults"
-    return LoraSpec(rank, alpha, dropout, bias, names)
+    return LoraSpec(rank, alpha, dropout, bias, effective_targets(names, facts))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from pydantic_core import PydanticCustomError
 
-from dispatcher.recipe.defaults import ADAPTER_FIELDS, PRESET_METHOD, TARGET_WORDS
+from dispatcher.recipe.defaults import ADAPTER_FIELDS, PRESET_METHOD
 
 if TYPE_CHECKING:
     from dispatcher.recipe.schema import Recipe
@@ -21,7 +21,7 @@ IMPOSSIBLE: Final = "impossible"
 
 def refuse_impossible(recipe: Recipe) -> None:
     """Raise the pydantic error of the first rule that `recipe` breaks."""
-    for rule in (_preset, _adapter_fields, _batch, _targets, _validation, _attention):
+    for rule in (_preset, _adapter_fields, _batch, _validation, _attention):
         rule(recipe)
 
 
@@ -72,17 +72,6 @@ def _batch(recipe: Recipe) -> None:
             "global_batch",
             f"global_batch {total} is not a multiple of micro_batch {micro}",
             f"set global_batch: {near}, or a micro_batch that divides {total}",
-        )
-
-
-def _targets(recipe: Recipe) -> None:
-    names = recipe.target_modules or ()
-    words = [name for name in names if name in TARGET_WORDS]
-    if words and len(names) > 1:
-        _refuse(
-            "target_modules",
-            f"target_modules mixes the word {words[0]} with {'other words' if len(words) > 1 else 'names'}",
-            f"set target_modules: {words[0]} alone, or list the names",
         )
 
 

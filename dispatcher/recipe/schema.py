@@ -96,7 +96,7 @@ class Recipe(BaseModel):
         "Method", "Which biases are trained beside the adapters.", None
     )
     target_modules: Names | None = _setting(
-        "Method", "Layers that get adapters: names, or one of the words attention, mlp, all-linear.", None
+        "Method", "Layers that get adapters: names, or the words attention, mlp, all-linear.", None
     )
     merge: Annotated[bool, Field(strict=True)] = _setting(
         "Method", "Merge the adapter into the base at the end, into a model that loads without ftcloud.", True

@@ -37,6 +37,14 @@ class RecipeDumper(yaml.SafeDumper):
         return True
 
 
+def _text_on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text that would take more than a line plain or in single quotes goes into double quotes."""
+    style = '"' if len(text.splitlines()) > 1 or text[-1:].isspace() else None
+    return dumper.represent_scalar(TAG + "str", text, style=style)
+
+
+RecipeDumper.add_representer(str, _text_on_one_line)
+
 for _kind, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -59,6 +67,14 @@ class Written:
     def place(self, field: str) -> str:
         """Where `field` stands; the file itself for a field that is missing from it."""
         return self.places.get(field, self.where)
+
+
+def to_yaml(value: Any) -> str:
+    """`value` (text, number, truth value, None, or a list of them) as YAML on a single line."""
+    text = str(
+        yaml.dump(value, Dumper=RecipeDumper, default_flow_style=True, allow_unicode=True, width=1 << 20)
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def parse(text: str, *, where: str, text_fields: frozenset[str]) -> Written:
