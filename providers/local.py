@@ -30,7 +30,7 @@ from providers.protocol import (
 )
 from providers.transport.files import copy_tree, link_tree, mirror_tree
 from trainer_image.trainer import warden
-from trainer_image.trainer.errors import ExitCode, FtcloudError
+from trainer_image.trainer.errors import ExitCode
 from trainer_image.trainer.hardware import Hardware, detect
 
 PYTHON_VARIABLE = "FTCLOUD_LOCAL_PYTHON"
@@ -192,7 +192,7 @@ def require_trainer() -> None:
     else:
         present = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft"))
     if not present:
-        raise FtcloudError(
+        raise InvalidRequest(
             "this Python cannot train: torch, transformers or peft is missing",
             where=_python(),
             fix=f"pip install 'ftcloud[train]', or point {PYTHON_VARIABLE} at a Python that has them",

@@ -60,9 +60,8 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if near:
-                error.message += f" Did you mean {near[0]!r}?"
-            raise
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no such command {args[0]!r}.{hint}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table above, so that no command is imported for the help page."""
@@ -107,7 +106,7 @@ def run(args: list[str]) -> int:
         show_error("stopped before anything was started")
         return ExitCode.CANCELLED
     except click.ClickException as error:
-        error.show()
+        _show_click_error(error)
         return error.exit_code
     except FtcloudError as error:
         _traceback_for_debug(args)
@@ -123,6 +122,13 @@ def run(args: list[str]) -> int:
         show_error(f"{kind}: {error}", fix="this is a bug in ftcloud: run again with --debug and report it")
         return ExitCode.FAILED
     return code if isinstance(code, int) else ExitCode.SUCCEEDED
+
+
+def _show_click_error(error: click.ClickException) -> None:
+    """Click's own errors (flags, arguments) in the words and on the lines of ours."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    path = ctx.command_path if ctx else "ftcloud"
+    show_error(error.format_message(), fix=f"see: {path} --help")
 
 
 def _traceback_for_debug(args: list[str]) -> None:

@@ -70,13 +70,15 @@ class Engine:
 
     # One move for each state, in the order in which a job meets them
 
-    def _launch(self, lease: Lease, job: Job) -> float:
+    def _launch(self, lease: Lease, _job: Job) -> float:
         self._store.move(lease, Cause.LAUNCHED)
         return NOW
 
     def _rent(self, lease: Lease, job: Job) -> float:
-        tried = len(self._store.attempts(job.id))
-        self._store.intend(lease, job.options[tried % len(job.options)])
+        attempts = self._store.attempts(job.id)
+        if attempts and attempts[-1].state != "closed":
+            return self._end(lease, job, attempts[-1])  # never two training
+        self._store.intend(lease, job.options[len(attempts) % len(job.options)])
         return NOW
 
     def _provision(self, lease: Lease, job: Job) -> float:
@@ -132,13 +134,9 @@ class Engine:
 
     def _recover(self, lease: Lease, job: Job) -> float:
         attempt, _ = self._current(job)
-        if attempt.state != "closed":
-            return self._end(lease, job, attempt)  # never two training
         if attempt.number >= MAX_ATTEMPTS:
             fix = f"look at: ftcloud logs {job.id}; then: ftcloud resume {job.id}"
-            return self._fail(
-                lease, Failure(f"{attempt.number} attempts were lost", attempt.cause or "", fix)
-            )
+            return self._fail(lease, Failure(f"{attempt.number} attempts were lost", fix=fix))
         self._store.move(lease, Cause.RETRIED)
         return NOW
 
@@ -161,7 +159,7 @@ class Engine:
     def _end(self, lease: Lease, job: Job, attempt: AttemptRow) -> float:
         """Stop an attempt, keep its log and checkpoints, and close it once its billing has ended."""
         provider = self._provider(attempt.offer.provider)
-        # Nothing was recorded as made, yet the call may have been: submit finds it, or makes what is ended next.
+        # Where no ref was recorded, the call that makes it may still have been made.
         ref = Ref(attempt.ref) if attempt.ref else None
         if ref is None:
             ref = next((o.ref for o in provider.owned() if o.attempt == attempt.id), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from trainer_image.trainer.progress import Progress
@@ -40,7 +41,8 @@ def _phase(v: dict[str, Any]) -> str:
 
 
 def _start(v: dict[str, Any]) -> str:
-    rows = v.get("rows") if isinstance(v.get("rows"), dict) else {}
+    rows: Any = v.get("rows")
+    rows = rows if isinstance(rows, dict) else {}
     share = v.get("share")
     percent = f"{100 * share:.2f} %" if isinstance(share, float | int) else "-"
     line = (
@@ -54,7 +56,8 @@ def _start(v: dict[str, Any]) -> str:
 
 def _train(v: dict[str, Any]) -> str:
     return (
-        f"step {number(v.get('step'), ',')}/{number(v.get('steps'), ',')}  epoch {number(v.get('epoch'), '.2f')}  "
+        f"step {number(v.get('step'), ',')}/{number(v.get('steps'), ',')}  "
+        f"epoch {number(v.get('epoch'), '.2f')}  "
         f"loss {number(v.get('loss'), '.4f')}  lr {number(v.get('lr'), '.2e')}  "
         f"{number(v.get('tokens_per_s'), ',.0f')} tokens/s  peak {number(v.get('peak_gib'), '.1f')} GiB  "
         f"{duration(v.get('eta_s'))} left"
@@ -98,7 +101,7 @@ def _other(v: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in v.items() if key != "time")
 
 
-_WORDS = {
+_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "phase": _phase,
     "start": _start,
     "train": _train,

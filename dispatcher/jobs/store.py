@@ -52,8 +52,8 @@ class JobStore:
         now = self._clock()
         with transaction(self._db):
             self._db.execute(
-                "INSERT INTO jobs (id, name, provider, state, recipe, spec, options, created_at, updated_at, due_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, name, provider, state, recipe, spec, options,"
+                " created_at, updated_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id,
                     name,
@@ -131,7 +131,8 @@ class JobStore:
             if self._is_carried(job):
                 return None
             self._db.execute(
-                "UPDATE jobs SET lease_token = lease_token + 1, lease_holder = ?, lease_until = ? WHERE id = ?",
+                "UPDATE jobs SET lease_token = lease_token + 1, lease_holder = ?, lease_until = ?"
+                " WHERE id = ?",
                 (holder_name(), self._clock() + LEASE_S, job_id),
             )
             token = self._db.execute("SELECT lease_token FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]

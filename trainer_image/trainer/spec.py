@@ -183,7 +183,7 @@ def _build(cls: type[T], raw: Any, where: str) -> T:
     return cls(**values)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one case a kind of annotation
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for option in args:
