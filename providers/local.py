@@ -59,9 +59,10 @@ class LocalProvider:
         poll_s=0.5,
     )
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` holds one work directory an attempt."""
+    def __init__(self, folder: Path, trainer: Path = TRAINER_SOURCE) -> None:
+        """`folder` holds one work directory an attempt; `trainer` is the package that travels there."""
         self._folder = folder
+        self._trainer = trainer
 
     def hardware(self, offer: Offer) -> Hardware:  # noqa: ARG002 - there is one machine
         return detect()
@@ -100,7 +101,7 @@ class LocalProvider:
         if warden.status(workdir).phase != "absent":
             return True
         # The code travels as it does to any machine, so that editing it here changes no running job.
-        copy_tree(TRAINER_SOURCE, workdir / "code" / TRAINER_SOURCE.name, only=(".py", ".j2"))
+        copy_tree(self._trainer, workdir / "code" / TRAINER_SOURCE.name, only=(".py", ".j2"))
         copy_tree(cargo.data, workdir / "data")
         if cargo.checkpoints.is_dir():
             link_tree(cargo.checkpoints, workdir / "checkpoints")
