@@ -209,8 +209,7 @@ def with_defaults(given: dict[str, Any]) -> dict[str, Any]:
         defaults.pop("grad_accum", None)
     if "validation_data" not in values:
         defaults["validation_fraction"] = 0.1
-    if isinstance(values.get("model"), str) and isinstance(values.get("data"), str | Path):
-        defaults["name"] = default_name(values["model"], Path(values["data"]))
+    defaults["name"] = default_name(str(values.get("model", "")), Path(str(values.get("data", ""))))
     return defaults | values
 
 
