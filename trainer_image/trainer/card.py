@@ -1,17 +1,19 @@
 """The model card: README.md of an adapter or of a merged model, with the front matter that hubs read.
 
-Everything that a user wrote stands in YAML as JSON strings (JSON is YAML), and in Markdown as code, so
-that no name and no path can end the front matter, open a heading or become a link.
+Everything that a user wrote goes through a YAML encoder, and stands in Markdown as code, so that no name
+and no path can end the front matter, open a heading or become a link.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from trainer_image.trainer.spec import TrainSpec
 
@@ -33,8 +35,8 @@ LABEL_LINES = {
 def write(path: Path, spec: TrainSpec, result: Mapping[str, Any]) -> None:
     """Write the card to `path`, whole or not at all. `result` is the content of result.json."""
     aside = path.with_name(path.name + ".part")
-    aside.write_text(render(spec, result, adapter=path.parent.name == "adapter"), encoding="utf-8")
-    os.replace(aside, path)
+    aside.write_text(render(spec, result, adapter=path.parent.name == "adapter"), "utf-8", "replace")
+    aside.replace(path)
 
 
 def render(spec: TrainSpec, result: Mapping[str, Any], *, adapter: bool) -> str:
@@ -63,8 +65,13 @@ def _front_matter(spec: TrainSpec, *, adapter: bool) -> str:
     }
     if license_ := base_license(Path(spec.model.path)):
         fields["license"] = license_
-    lines = (f"{key}: {json.dumps(value)}" for key, value in fields.items())
+    lines = (f"{key}: {_yaml(value)}" for key, value in fields.items())
     return "---\n" + "\n".join(lines) + "\n---\n"
+
+
+def _yaml(value: Any) -> str:
+    """On one line, texts in double quotes: a line of a text that reads `---` would end the front matter."""
+    return yaml.safe_dump(value, default_style='"', default_flow_style=True, width=math.inf).strip()
 
 
 def base_license(folder: Path) -> str | None:

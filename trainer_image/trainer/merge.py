@@ -82,10 +82,7 @@ def merge_and_verify(
 
     FtcloudError: the disk is too full, or no dtype is within the bounds; `folder` is then absent.
     """
-    samples = list(_samples(rows, vocabulary=int(model.config.vocab_size)))
-    if not samples:
-        raise DataError("no row with a loss token to check the merged model on")
-    trained = [_logits(model, sample) for sample in samples]
+    trained = reference(model, rows)
     plain, config = bare(model), _base_config(spec)
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else DTYPES[spec.model.precision]
     for dtype in dict.fromkeys((stored, torch.float32)):
@@ -93,7 +90,7 @@ def merge_and_verify(
         try:
             _save(plain, tokenizer, config, dtype, aside)
             merged = _load(aside, DTYPES[spec.model.precision], plain.device)
-            report = _compare(trained, merged, samples, dtype)
+            report = compare(trained, merged, dtype)
             reporter.say("merge", **report.as_dict())
             if report.within_bounds:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -160,8 +157,9 @@ def _full_precision(layer: nn.Module, weight: Tensor) -> Tensor:
         return weight
     import bitsandbytes
 
-    # A forward pass in eval mode may have repacked the codes for the CPU, which dequantising would read
-    # as garbage. Building the layer's state dict is bitsandbytes' public way to undo that.
+    # `model.load_base` forbids bitsandbytes to repack the codes for the CPU in an eval-mode forward pass,
+    # as dequantising would then read garbage. Should it have happened all the same, building the layer's
+    # state dict is the public way to undo it; the blocks' scales are then rounded, which the check bounds.
     layer.state_dict()
     weight = layer.get_parameter("weight")
     state = copy.copy(weight.quant_state)  # type: ignore[attr-defined]
@@ -249,53 +247,67 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class Sample:
+    """A row and what the trained model makes of it."""
+
     ids: Tensor
     """int64 [1, length]"""
     at: Tensor
-    """int64 [positions] whose logits predict a learned token"""
+    """int64 [positions] whose next token was learned"""
+    logits: Tensor
+    """fp32 [positions, vocabulary], on the CPU"""
 
 
-def _samples(rows: Sequence[Example], vocabulary: int) -> Iterator[_Sample]:
-    """The first rows with loss positions, within CHECK_ROWS, CHECK_TOKENS and CHECK_BYTES."""
-    tokens, positions, taken = CHECK_TOKENS, CHECK_BYTES // (4 * vocabulary), 0
+def reference(model: Any, rows: Sequence[Example]) -> list[Sample]:
+    """What `model` answers on the first rows with learned tokens, within CHECK_ROWS, _TOKENS and _BYTES.
+
+    DataError where no row has a learned token.
+    """
+    samples: list[Sample] = []
+    tokens, positions = CHECK_TOKENS, max(1, CHECK_BYTES // (4 * int(model.config.vocab_size)))
     for row in rows:
         ids = list(row.ids)[:tokens]
         at = [i - 1 for i in range(1, len(ids)) if row.target[i]][:positions]
-        if at and taken < CHECK_ROWS:
-            yield _Sample(torch.tensor([ids]), torch.tensor(at))
-            tokens, positions, taken = tokens - len(ids), positions - len(at), taken + 1
+        if at:
+            row_ids, row_at = torch.tensor([ids]), torch.tensor(at)
+            samples.append(Sample(row_ids, row_at, _logits(model, row_ids, row_at)))
+            tokens, positions = tokens - len(ids), positions - len(at)
+        if len(samples) == CHECK_ROWS:
+            break
+    if not samples:
+        raise DataError("no row with a learned token to check the merged model on")
+    return samples
 
 
-@torch.inference_mode()
-def _logits(model: Any, sample: _Sample) -> Tensor:
-    """fp32 [positions, vocabulary] on the CPU, dropout off."""
-    training = model.training
-    model.eval()
-    try:
-        device = model.device
-        logits = model(input_ids=sample.ids.to(device), use_cache=False).logits[0]
-        at_positions: Tensor = logits[sample.at.to(device)].float().cpu()
-    finally:
-        model.train(training)
-    return at_positions
-
-
-def _compare(trained: list[Tensor], merged: Any, samples: list[_Sample], dtype: torch.dtype) -> MergeReport:
+def compare(trained: Sequence[Sample], merged: Any, dtype: torch.dtype) -> MergeReport:
+    """How far `merged`, saved as `dtype`, is from the trained model."""
     kl = agree = max_abs = 0.0
-    for ours, sample in zip(trained, samples, strict=True):
-        theirs = _logits(merged, sample)
+    for sample in trained:
+        ours, theirs = sample.logits, _logits(merged, sample.ids, sample.at)
         p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
         kl += float((p.exp() * (p - q)).sum())
         agree += float((ours.argmax(-1) == theirs.argmax(-1)).sum())
         max_abs = max(max_abs, float((ours - theirs).abs().max()))
-    tokens = sum(len(sample.at) for sample in samples)
-    # Rounding can leave a KL of two equal distributions just below zero.
+    tokens = sum(len(sample.at) for sample in trained)
     return MergeReport(
         dtype=str(dtype).removeprefix("torch."),
+        # Rounding can leave the KL of two equal distributions just below zero.
         mean_kl=float("inf") if math.isnan(kl) else max(0.0, kl / tokens),
         agree=agree / tokens,
         max_abs=max_abs,
-        rows=len(samples),
+        rows=len(trained),
         tokens=tokens,
     )
+
+
+@torch.inference_mode()
+def _logits(model: Any, ids: Tensor, at: Tensor) -> Tensor:
+    """fp32 [positions, vocabulary] on the CPU, dropout off."""
+    training, device = model.training, model.device
+    model.eval()
+    try:
+        logits = model(input_ids=ids.to(device), use_cache=False).logits[0]
+        at_positions: Tensor = logits[at.to(device)].float().cpu()
+    finally:
+        model.train(training)
+    return at_positions
