@@ -40,6 +40,7 @@ ENVIRONMENT = {
     # Spinning OpenMP threads starve whatever else runs on a laptop; waiting ones cost nothing.
     "OMP_WAIT_POLICY": "passive",
     "PYTHONUNBUFFERED": "1",
+    "PYTHONSAFEPATH": "1",  # the code that travelled, never what lies in the folder we were called from
     "TOKENIZERS_PARALLELISM": "false",
 }
 

@@ -39,6 +39,16 @@ FAULTS = (
     "stop is slow",
     "trainer fails",
 )
+CAN = Capabilities(
+    spot=True,
+    ends_itself="none",
+    billing_step_s=60,
+    billing_minimum_s=0,
+    stop_keeps_billing=False,
+    tags=True,
+    regions=("north",),
+    poll_s=0.0,
+)
 LOG = b'hello\n{"ftcloud": "checkpoint", "step": 1, "path": "checkpoints/step-1"}\nbye\n'
 
 
@@ -63,16 +73,7 @@ class Cloud:
     created: int = 0
     most_alive_for_a_job: int = 0
     name: str = "cloud"
-    can: Capabilities = Capabilities(
-        spot=True,
-        ends_itself="none",
-        billing_step_s=60,
-        billing_minimum_s=0,
-        stop_keeps_billing=False,
-        tags=True,
-        regions=("north",),
-        poll_s=0.0,
-    )
+    can: Capabilities = CAN
 
     def hardware(self, offer: Offer) -> Hardware:
         return Hardware("cpu", 8, 64.0, fast_bf16=False)
@@ -107,7 +108,7 @@ class Cloud:
     def observe(self, refs: Sequence[Ref]) -> dict[Ref, Observation]:
         return {ref: self._look(ref) for ref in refs}
 
-    def _look(self, ref: Ref) -> Observation:  # noqa: PLR0911 - a list of outcomes
+    def _look(self, ref: Ref) -> Observation:
         if self._fault("observe fails"):
             return Observation(Phase.UNKNOWN, "time-out")
         machine = self.machines.get(ref.id)
@@ -146,7 +147,9 @@ class Cloud:
         return Stop.STOPPED
 
     def owned(self) -> list[Owned]:
-        return [Owned(Ref(name), "store", name) for name, machine in self.machines.items() if not machine.gone]
+        return [
+            Owned(Ref(name), "store", name) for name, machine in self.machines.items() if not machine.gone
+        ]
 
     def alive(self) -> list[str]:
         return [name for name, machine in self.machines.items() if not machine.gone]

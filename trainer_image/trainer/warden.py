@@ -92,7 +92,8 @@ def stop(workdir: Path) -> Status:
         return now
     asked = workdir / "stop-asked"
     first = not asked.exists()
-    asked.touch(exist_ok=True)
+    if first:
+        asked.touch()
     overdue = time.time() - asked.stat().st_mtime > STOP_GRACE_S
     if first or overdue:
         with contextlib.suppress(ProcessLookupError):

@@ -59,9 +59,7 @@ def test_what_cannot_be_reached_is_not_lost(make_world: Callable[..., World]) ->
 
 
 @pytest.mark.parametrize("fault", ["preempted", "machine gone"])
-def test_a_lost_machine_is_replaced_after_it_is_closed(
-    make_world: Callable[..., World], fault: str
-) -> None:
+def test_a_lost_machine_is_replaced_after_it_is_closed(make_world: Callable[..., World], fault: str) -> None:
     world = make_world([fault])
     job = world.run(world.add_job())
     assert (job.state, world.cloud.created) == (State.SUCCEEDED, 2)
