@@ -7,7 +7,7 @@ where it has one, and are stated where they are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,13 +29,44 @@ USUAL_SCALE: Final = (0.5, 4.0)
 """Range of alpha / rank in common use: 1 or 2, and half or double of it."""
 
 
+CODES: Final[Mapping[str, str]] = {
+    "learning-rate-high": f"learning_rate from {MAX_ADAPTER_RATE:g} (adapters), {MAX_FULL_RATE:g} (full)",
+    "epochs-many": f"more than {MAX_EPOCHS} epochs",
+    "rows-few": f"fewer than {MIN_ROWS} training rows",
+    "validation-none": "no validation rows",
+    "validation-unused": "validation rows, and eval_every is never",
+    "validation-small": f"fewer than {MIN_HELD_OUT} validation rows",
+    "test-small": f"fewer than {MIN_HELD_OUT} test rows",
+    "eos-untrained": "append_eos or train_on_eos is off",
+    "loss-on-prompt": "loss_on is all, with rows that have a prompt",
+    "chat-model-on-completion": "the model has a chat template, and the rows are plain text",
+    "no-chat-template": "the rows are conversations, and the model has no chat template",
+    "duplicates": f"more than {MAX_DUPLICATE_SHARE:.0%} of the training rows repeat another one",
+    "rows-overlong": "rows that are over seq_len by an estimate of 4 characters a token",
+    "seq-len-beyond-model": "seq_len is more than the model's context",
+    "steps-few": f"fewer than {MIN_STEPS} optimizer steps",
+    "warmup-long": "warm-up takes half of the training or more",
+    "save-never": "save_every is never",
+    "save-late": "save_every is more than the steps of the job",
+    "alpha-odd": f"alpha is below {USUAL_SCALE[0]:g} or above {USUAL_SCALE[1]:g} times the rank",
+    "fp16": "precision is fp16",
+    "bf16-slow": "precision is bf16 on a CPU that is slower with it",
+    "qlora-on-cpu": "method is qlora on a machine without a GPU",
+    "attention-eager": "attention is eager",
+}
+"""Every warning, and when it is given."""
+
+
 @dataclass(frozen=True, slots=True)
 class LintWarning:
-    """One warning; `code` is stable, for scripts and for the docs."""
+    """One warning; `code` is one of CODES and stable, for scripts."""
 
     code: str
     message: str
     fix: str
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, self.code
 
 
 @dataclass(frozen=True, slots=True)

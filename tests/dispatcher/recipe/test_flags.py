@@ -62,8 +62,9 @@ def test_a_flag_means_what_its_text_means_in_the_file(tmp_path: Path, field: str
 
 
 def test_numbers_lists_and_switches_are_read_as_in_yaml() -> None:
-    text = "--learning-rate 1e-4 --eval-every 5 --save-every never --no-packing --grad-ckpt --targets q_proj,v_proj"
-    given = overrides(*text.split(), "--revision", "1e10")
+    numbers = ["--learning-rate", "1e-4", "--eval-every", "5", "--save-every", "never"]
+    switches = ["--no-packing", "--grad-ckpt"]
+    given = overrides(*numbers, *switches, "--targets", "q_proj,v_proj", "--revision", "1e10")
     assert given == {
         "learning_rate": 1e-4,
         "eval_every": 5,
