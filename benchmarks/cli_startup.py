@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from dispatcher.jobs.moves import Cause
 from dispatcher.jobs.store import JobStore
 from dispatcher.storage.home import Home
 from providers.offers import Offer
@@ -27,12 +28,16 @@ WARM_UP_ROUNDS = 2
 
 
 def fill(home: Path, jobs: int) -> None:
-    """A home with finished jobs in its database."""
+    """A home with jobs that are over; nobody carries them on."""
     home.mkdir()
     offer = Offer("local", "this-machine", "here", "cpu", 0, 8.0, 0.0)
     store = JobStore.open(Home(home).database)
     for number in range(jobs):
-        store.add(f"job-{number:04}", f"orders-{number % 7}", {"method": "lora"}, "{}", [offer])
+        job = store.add(f"job-{number:04}", f"orders-{number % 7}", {"method": "lora"}, "{}", [offer])
+        lease = store.take(job.id)
+        assert lease is not None
+        store.move(lease, Cause.CANCELLED)
+        store.release(lease)
     store.close()
 
 
