@@ -31,7 +31,7 @@ from trainer_image.trainer.spec import TrainSpec
 
 MAX_MEAN_KL = 0.01
 MIN_AGREE = 0.97
-CHECK_ROWS = 32
+CHECK_ROWS = 16
 CHECK_TOKENS = 2_000
 CHECK_BYTES = 512 << 20
 """The trained model's logits at the checked positions are kept in memory, in fp32, up to this size."""
