@@ -57,7 +57,7 @@ def segment_attention(
     Whatever a model asks for beyond plain attention reaches transformers' own function, which refuses
     what it cannot do; a missing `segments` is a TypeError, not a leak.
     """
-    parts = zip(*(tensor.split(list(segments), dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(tensor, list(segments), dim=2) for tensor in (query, key, value)), strict=True)
     for extra in ("s_aux", "position_bias"):
         if kwargs.get(extra) is not None:
             raise TypeError(f"attention per segment knows no {extra}")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from trainer_image.trainer.errors import DataError
 from trainer_image.trainer.spec import RowFormat
@@ -152,7 +152,7 @@ def _message(message: object, name: str, where: str) -> Turn:
     role = _text(message, "role", where, prefix=f"{name}.")
     if role not in ROLES:
         raise DataError(f"{name}.role is {role!r}, not one of {', '.join(ROLES)}", where=where)
-    return Turn(cast(Role, role), _text(message, "content", where, prefix=f"{name}."))
+    return Turn(role, _text(message, "content", where, prefix=f"{name}."))
 
 
 _Parser = Callable[[Mapping[str, object], str], tuple[tuple[Turn, ...], str]]

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,16 +97,19 @@ def do(spec: TrainSpec, workdir: Path, reporter: Reporter, stop: StopSignal) -> 
 
 def load_data(spec: TrainSpec, folder: Path, tokenizer: Tokenizer, reporter: Reporter) -> Data:
     """Read and tokenise the splits; what was lost on the way is said as warnings."""
-    splits = []
-    for name, file in (("training", spec.data.train), ("validation", spec.data.validation)):
-        split = render.encode_file(folder / file, tokenizer, spec.data) if file else render.Split()
+
+    def encoded(name: str, file: str) -> render.Split:
+        split = render.encode_file(folder / file, tokenizer, spec.data)
         for warning in split.warnings(name):
             reporter.say("warning", message=warning)
-        splits.append(split)
+        return split
+
+    train = encoded("training", spec.data.train)
+    validation = encoded("validation", spec.data.validation) if spec.data.validation else render.Split()
     prompts: list[tuple[str, str]] = []
     if spec.data.test and spec.evaluate.metric != "none":
         prompts = list(render.prompts_of_file(folder / spec.data.test, tokenizer, spec.data))
-    return Data(*splits, prompts[: spec.evaluate.rows])
+    return Data(train, validation, prompts[: spec.evaluate.rows])
 
 
 def prepare(job: Job, base: PreTrainedModel, stop: StopSignal) -> Run:
@@ -287,5 +291,6 @@ def _device(trained: PreTrainedModel) -> str:
 
 def _quiet() -> None:
     """Our progress lines are the log; bars and advice of the libraries would flood it."""
+    warnings.simplefilter("ignore", FutureWarning)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from trainer_image.trainer.errors import FtcloudError, RecipeError, UsageError
+from trainer_image.trainer.lora import speed_up
 from trainer_image.trainer.spec import LoraSpec, ModelSpec, Precision, TrainSpec
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def add_adapters(base: PreTrainedModel, lora: LoraSpec, dtype: torch.dtype, seed
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)  # on a 4-bit base PEFT leaves them fp32
+    speed_up(model)
     return model
 
 
@@ -189,7 +191,7 @@ def _keep_4bit_layout(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def _check_folder(spec: ModelSpec) -> None:

@@ -54,7 +54,7 @@ class Optimizer:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of `loss` to those of this step."""
-        (loss * self.loss_scale if self.loss_scale != 1 else loss).backward()
+        torch.autograd.backward(loss * self.loss_scale if self.loss_scale != 1 else loss)
         for weight, master in self._pairs():
             if weight.grad is not None:
                 grad, weight.grad = weight.grad.float(), None
