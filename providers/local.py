@@ -65,6 +65,9 @@ class LocalProvider:
         self._folder = folder
         self._trainer = trainer
 
+    def check(self) -> None:
+        require_trainer()
+
     def hardware(self, offer: Offer) -> Hardware:  # noqa: ARG002 - there is one machine
         return detect()
 
@@ -91,7 +94,7 @@ class LocalProvider:
         return Request(attempt, {"workdir": str(workdir), "command": command, "environment": ENVIRONMENT})
 
     def submit(self, request: Request) -> Ref:
-        require_trainer()
+        self.check()
         workdir = self._workdir(request.attempt.id)
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (workdir / "tag").write_text(request.attempt.tag, encoding="utf-8")

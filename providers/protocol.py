@@ -122,6 +122,9 @@ class Provider(Protocol):
     name: str
     can: Capabilities
 
+    def check(self) -> None:
+        """Raise what keeps this provider from being used at all: a missing key, a missing package."""
+
     def hardware(self, offer: Offer) -> Hardware:
         """What the machine of this offer will have; recipes are resolved against it."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories.command import Ftcloud
+
 pytest_plugins = ["tests.no_skips"]
 
 _NEEDS_TORCH = re.compile(r"^pytestmark = .*pytest\.mark\.torch", re.MULTILINE)
@@ -24,3 +26,10 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the home of whoever runs it."""
     monkeypatch.setenv("FTCLOUD_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def ftcloud(tmp_path: Path) -> Ftcloud:
+    here = tmp_path / "here"
+    here.mkdir()
+    return Ftcloud(here, tmp_path / "home")

@@ -60,6 +60,7 @@ def launch(
         try:
             if dry_run:
                 return _show(prepared, store, adapter, as_json=as_json)
+            adapter.check()
             print_draft(prepared)
             _ask(yes=yes)
             job = prepared.commit(store, home)
