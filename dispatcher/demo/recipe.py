@@ -34,7 +34,7 @@ seed: {seed}
 
 metric: json          # right is an answer whose parsed object equals the expected one
 test_rows: {test_rows}
-max_new_tokens: 48
+max_new_tokens: 44
 """
 
 

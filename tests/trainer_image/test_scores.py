@@ -91,14 +91,23 @@ def test_json_scores_tell_wrong_values_from_invalid_json() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_a_gain_is_the_difference_of_the_scores_and_never_certain(pairs: list[tuple[bool, bool]]) -> None:
     base, tuned = rows(*(b for b, _ in pairs)), rows(*(t for _, t in pairs))
-    difference, error = gain(base, tuned)
-    assert difference == pytest.approx(Scores.of(tuned, "exact").score - Scores.of(base, "exact").score)
-    assert 0 < error <= 1
+    found = gain(base, tuned)
+    assert found.value == pytest.approx(Scores.of(tuned, "exact").score - Scores.of(base, "exact").score)
+    assert 0 < found.standard_error <= 1
+    assert found.rows == len(pairs)
 
 
 def test_the_error_of_a_gain_is_that_of_the_mean_of_paired_differences() -> None:
     base, tuned = rows(False, False, True, False), rows(True, True, True, False)
-    assert gain(base, tuned) == (0.5, pytest.approx(math.sqrt((4 * 0.25) / 3 / 4)))
+    found = gain(base, tuned)
+    assert (found.value, found.rows) == (0.5, 4)
+    # differences 1, 1, 0, 0: each is 0.5 from their mean
+    assert found.standard_error == pytest.approx(math.sqrt(4 * 0.25 / 3 / 4))
+
+
+def test_a_gain_that_is_the_same_on_every_row_is_not_certain_either() -> None:
+    found = gain(rows(*[False] * 8), rows(*[True] * 8))
+    assert (found.value, found.standard_error) == (1.0, pytest.approx(math.sqrt(0.9 * 0.1 / 8)))
 
 
 def test_a_gain_over_other_prompts_is_refused() -> None:

@@ -71,6 +71,19 @@ class Scores:
         return cls.of(read_rows(path), metric)
 
 
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What training changed, on the same prompts."""
+
+    value: float
+    """Tuned score minus base score, -1 to 1."""
+    standard_error: float
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
 def read_rows(path: Path) -> list[ScoredRow]:
     """The rows of an evaluation file. A missing file or malformed line raises DataError naming it."""
     rows = []
@@ -92,7 +105,7 @@ def read_rows(path: Path) -> list[ScoredRow]:
     return rows
 
 
-def gain(base: Sequence[ScoredRow], tuned: Sequence[ScoredRow]) -> tuple[float, float]:
+def gain(base: Sequence[ScoredRow], tuned: Sequence[ScoredRow]) -> Gain:
     """Tuned score minus base score on the same prompts, and its standard error.
 
     The rows are paired, so the error is that of the mean difference d_i = tuned_i - base_i in {-1, 0, 1}:
@@ -112,9 +125,9 @@ def gain(base: Sequence[ScoredRow], tuned: Sequence[ScoredRow]) -> tuple[float, 
     mean = sum(differences) / n
     if len(set(differences)) == 1:
         q = (n + 1) / (n + 2)
-        return mean, math.sqrt(q * (1 - q) / n)
+        return Gain(mean, math.sqrt(q * (1 - q) / n), n)
     variance = sum((d - mean) ** 2 for d in differences) / (n - 1)
-    return mean, math.sqrt(variance / n)
+    return Gain(mean, math.sqrt(variance / n), n)
 
 
 def is_correct(answer: str, expected: str, metric: Metric) -> bool:
