@@ -32,8 +32,8 @@ LARGER_QUANTITIES = (15, 18, 20, 24, 30, 36, 40, 48, 50, 60, 75, 100)
 class Rows:
     """How many rows each split gets. The defaults fit the demo's ten minutes on two CPU cores."""
 
-    train: int = 280
-    validation: int = 24
+    train: int = 208
+    validation: int = 16
     test: int = 100
 
 

@@ -24,8 +24,8 @@ from trainer_image.trainer.model import bare
 from trainer_image.trainer.render import encode_prompt, prompt_of
 
 BATCH_ROWS = 50
-"""Prompts answered together. On 2 cores 100 rows of ~85 tokens take the same time from 34 to 100 rows a
-batch, and longer below; more rows pad more and report progress less often."""
+"""Prompts answered together: enough for efficient matrix products, few enough for a small cache of keys and
+values and for a progress line now and then."""
 
 
 def greedy_answers(

@@ -29,8 +29,18 @@ from trainer_image.trainer.model import DTYPES, bare
 from trainer_image.trainer.progress import Reporter
 from trainer_image.trainer.spec import TrainSpec
 
-MAX_MEAN_KL = 0.01
+MAX_MEAN_KL = 0.005
+"""Nats/token. Measured on SmolLM2-135M (LoRA r 16 on all linear layers, answers of a JSON task):
+
+    right, saved in bf16                LoRA 6e-5 to 8e-5, QLoRA 2e-5; LoRA computing in bf16 2e-4
+    right, saved in fp32                below 1e-6
+    onto the unquantised base           0.049  (the top token still agrees at 99 %)
+    into 4 bits                         0.86   (81 %)
+    into 4 bits that were repacked      21     (0 %)
+"""
 MIN_AGREE = 0.97
+"""Share of positions with the same likeliest token; below 1, as rounding decides between near ties."""
+
 CHECK_ROWS = 16
 CHECK_TOKENS = 2_000
 CHECK_BYTES = 512 << 20
