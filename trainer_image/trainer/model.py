@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -89,7 +90,7 @@ def load_base(spec: TrainSpec, device: torch.device | None = None) -> PreTrained
         raise UsageError(
             str(error).strip().splitlines()[0], where="model.attention", fix="set attention: sdpa"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable("the model", spec.model, error) from error
     if spec.method == "qlora":
         _keep_4bit_layout(model)
@@ -139,7 +140,7 @@ def resolve_targets(model: PreTrainedModel, wanted: Iterable[str]) -> list[str]:
     """Names of the linear layers to adapt: `q_proj` and the like, or `attention`, `mlp`, `all-linear`.
 
     The output projection is never among them unless named. Short names are given where they suffice,
-    full paths where a name also occurs outside the family. RecipeError lists the names that exist.
+    full paths where a name also occurs elsewhere. RecipeError lists the names that exist.
     """
     paths = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     head = model.get_output_embeddings()
@@ -151,15 +152,14 @@ def resolve_targets(model: PreTrainedModel, wanted: Iterable[str]) -> list[str]:
         else:
             chosen = [path for path in inner if any(mark in _parent(path) for mark in FAMILIES[word])]
         if not chosen:
-            names = sorted({path.rpartition(".")[2] for path in paths})
+            names = sorted({_leaf(path) for path in paths})
             raise RecipeError(
                 f"the model has no linear layer {word!r}",
                 where="lora.target_modules",
                 fix=f"it has: {', '.join(names)}; or use: {', '.join(FAMILIES)}",
             )
-        short = {path.rpartition(".")[2] for path in chosen}
-        unique = sum(path.rpartition(".")[2] in short for path in paths) == len(chosen)
-        targets |= short if unique else set(chosen)
+        elsewhere = {_leaf(path) for path in paths if path not in chosen}
+        targets |= {path if _leaf(path) in elsewhere else _leaf(path) for path in chosen}
     return sorted(targets)
 
 
@@ -177,6 +177,10 @@ def bare(model: PreTrainedModel) -> PreTrainedModel:
 
 def _parent(path: str) -> str:
     return path.rpartition(".")[0].lower()
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _logical_count(parameter: torch.nn.Parameter) -> int:
