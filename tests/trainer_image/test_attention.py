@@ -52,6 +52,7 @@ def test_eager_attention_is_isolated_by_positions(llama: Any) -> None:
     ("name", "config"),
     [
         ("Mistral", {"sliding_window": 6}),
+        ("Mistral", {"sliding_window": 64}),  # longer than any document of the check
         (
             "Gemma3Text",
             {"sliding_window": 6, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},

@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(
     if damage == "remove":
         path.unlink()
     elif damage == "flip":
-        content[len(content) // 2] ^= 0xFF  # not UTF-8 in the manifest, another weight elsewhere
+        content[-1] ^= 0xFF  # not UTF-8 in the manifest, another weight elsewhere
         path.write_bytes(content)
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")

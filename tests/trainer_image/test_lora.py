@@ -65,6 +65,21 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
     assert torch.allclose(lanes, torch.full((4,), 1 - p), atol=1e-2)
 
 
+def test_dropout_leaves_the_expected_output_as_it_is() -> None:
+    torch.manual_seed(0)
+    layer = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(8, 8)),
+        LoraConfig(r=4, lora_dropout=0.3, target_modules=["0"], init_lora_weights=False),
+    )
+    speed_up(layer)
+    x = torch.ones(1, 8)
+    with torch.no_grad():
+        dropped = layer.train()(x.expand(40_000, 8)).mean(0)
+        kept = layer.eval()(x)[0]
+    assert torch.allclose(dropped, kept, atol=0.02)
+    assert (kept - layer.get_base_model()[0].base_layer(x)[0]).abs().max() > 0.2  # what would be scaled
+
+
 def test_dropout_is_active_in_training_only_and_follows_the_seed(tiny_model: Path) -> None:
     model = peft_model(tiny_model, fast=True, lora_dropout=0.5)
     ids = torch.tensor([[5, 6, 7, 8]])

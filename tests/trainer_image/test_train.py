@@ -251,6 +251,16 @@ def test_the_best_validation_gives_the_final_weights(
     assert all(torch.equal(best[name], tensor) for name, tensor in session.run.optimizer.weights().items())
 
 
+def test_the_best_is_kept_even_where_nothing_else_is_saved(
+    make_workdir: MakeWorkdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse_and_worse(monkeypatch, [9.0, 4.0, 5.0])
+    session = Session(make_workdir(validation=4, loop__save_every="never")).go()
+    assert session.run.checkpoints.steps() == [3]
+    best = session.run.checkpoints.load(3).weights
+    assert all(torch.equal(best[name], tensor) for name, tensor in session.run.optimizer.weights().items())
+
+
 def test_a_lost_best_checkpoint_is_said_and_the_last_weights_are_taken(
     make_workdir: MakeWorkdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +291,17 @@ def test_early_stopping_counts_validations_without_a_better_loss(
     assert (session.state.step, session.state.best_step, session.state.stopped_early) == (15, 9, True)
     again = Session(workdir).go()  # stays stopped
     assert (again.state.step, again.losses()) == (15, {})
+
+
+def test_a_validation_before_the_checkpoint_is_not_counted_again_after_it(
+    make_workdir: MakeWorkdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse_and_worse(monkeypatch, [9.0, 5.0, 6.0, 4.0])
+    workdir = make_workdir(validation=4, loop__epochs=3.0, loop__early_stopping=2)
+    killed_at(workdir, 7, saving=False)  # after the worse validation of step 6 and its checkpoint
+    session = Session(workdir).go()
+    assert (session.resumed, session.state.step, session.state.best_step) == (6, 9, 9)
+    assert not session.state.stopped_early
 
 
 def test_a_diverged_run_ends_with_the_step_and_what_to_do(make_workdir: MakeWorkdir) -> None:

@@ -87,5 +87,5 @@ def _forward(layer: Any, plain_forward: Any, x: torch.Tensor, *args: Any, **kwar
     if layer.training and p:
         keep, kept = keep_mask(flat, p)
         scale /= kept
-    updated: torch.Tensor = LowRankUpdate.apply(y, flat, a, b, keep, scale)
+    updated: torch.Tensor = LowRankUpdate.apply(y, flat, a, b, keep, scale)  # type: ignore[no-untyped-call]
     return updated.view(*x.shape[:-1], -1)
