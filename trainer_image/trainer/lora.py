@@ -5,7 +5,7 @@ dropout mask, its scaling, the scaling by s, the sum. Here the product with B is
 and both scalings ride on matrix products of rank r. The dropout mask costs a third of torch's on a CPU:
 16 random bits an element, four to a draw of the generator, which is one thread's work there.
 
-On 2 cores a training step of a 135M model with dropout 0.05 takes about a fifth less time.
+On 2 cores a training step of a 135M model with rank 16 and dropout 0.05 takes about a quarter less time.
 """
 
 from __future__ import annotations
