@@ -83,6 +83,17 @@ def test_the_merged_folder_loads_by_itself_and_answers_as_the_trained_model(
     assert loaded.generation_config.eos_token_id == loaded.config.eos_token_id
 
 
+def test_a_head_that_has_learned_is_no_longer_tied_to_the_embedding(
+    make_spec: Callable[..., TrainSpec], rows: list[Example], tmp_path: Path
+) -> None:
+    spec = make_spec(lora__target_modules=("lm_head", "q_proj"))
+    model = trained(spec)
+    merged(model, spec, rows, tmp_path / "merged")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-3)
+    assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+
+
 def test_the_trained_model_is_left_as_it_was(
     make_spec: Callable[..., TrainSpec], rows: list[Example], tmp_path: Path
 ) -> None:
