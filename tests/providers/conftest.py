@@ -71,8 +71,16 @@ def local(tmp_path: Path) -> Iterator[Local]:
     )
     yield made
     for ref in made.started:
-        if (made.workdir(ref)).is_dir():
-            group = warden.status(made.workdir(ref)).group
-            if group:
-                with suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
+        if made.workdir(ref).is_dir():
+            kill_group(made.workdir(ref))
+
+
+def kill_group(workdir: Path) -> None:
+    """Leave no process behind. A warden that has only just started has not said its group yet."""
+    told = wait_until(
+        lambda: warden.status(workdir),
+        lambda seen: seen.group is not None or seen.phase in ("absent", "ended", "lost"),
+    )
+    if told.group and told.phase in ("waiting", "running"):
+        with suppress(ProcessLookupError):
+            os.killpg(told.group, signal.SIGKILL)
