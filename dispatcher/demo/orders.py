@@ -33,7 +33,7 @@ class Rows:
     """How many rows each split gets. The defaults fit the demo's ten minutes on two CPU cores."""
 
     train: int = 208
-    validation: int = 16
+    validation: int = 20
     test: int = 100
 
 
