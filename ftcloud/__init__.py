@@ -1,5 +1,7 @@
 """ftcloud: fine-tune an open-weight LLM on a rented GPU, knowing the price before paying it."""
 
-from dispatcher.version import VERSION as __version__
+from dispatcher.version import VERSION
+
+__version__ = VERSION
 
 __all__ = ["__version__"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from dispatcher.cli.output import iso_time, local_time, print_json, print_table, visible, warn
-from dispatcher.registry.compare import Comparison, Difference
 from dispatcher.registry.version import ModelVersion
+
+if TYPE_CHECKING:  # only `compare` needs it at run time
+    from dispatcher.registry.compare import Comparison, Difference
 
 MIB = 1 << 20
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from dispatcher.registry.version import NEWEST, check_name
 from trainer_image.trainer.errors import UsageError
@@ -49,6 +48,8 @@ def parse_reference(text: str) -> Reference:
 
 def nearest(wanted: str, known: Sequence[str]) -> str:
     """The `fix` of a message about an unknown name: the likeliest one meant, else all (at most ten)."""
+    from difflib import get_close_matches  # for errors alone
+
     if close := get_close_matches(wanted, known, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"
     return f"there is {', '.join(sorted(known)[:10])}" if known else "see: ftcloud models"
