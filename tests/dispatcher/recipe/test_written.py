@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.recipe.written import parse, to_yaml
@@ -12,6 +12,8 @@ VALUES = st.one_of(st.text(), AWKWARD, st.integers(), st.booleans(), st.none(), 
 
 
 @given(VALUES | st.lists(VALUES))
+@example("a\nb")
+@example(["a", "b\n"])
 def test_any_value_takes_one_line_and_reads_back_as_itself(value: object) -> None:
     """One line, because a default in the recipe that `init` writes is commented out by one `#`."""
     line = to_yaml(value)
