@@ -18,6 +18,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Most of the time is spent waiting for processes that load torch; each worker holds it too, so not too many.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 export OMP_WAIT_POLICY ?= passive
 export HF_HUB_OFFLINE ?= 1
 
@@ -38,9 +40,11 @@ demo:  ## fine-tune SmolLM2-135M on order e-mails, score it before and after (10
 
 test: setup  ## every test, none skipped; ARGS goes to pytest
 	@$(BIN)/python .ci/system_packages.py tests/system-packages.txt
-	$(BIN)/python -m pytest $(ARGS)
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/python .ci/other_pythons.py
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+	@$(BIN)/python .ci/other_pythons.py $(IN_PARALLEL)
+else
+	$(BIN)/python -m pytest $(ARGS)
 endif
 
 check: setup  ## what CI checks besides the tests: lint, format, types, import rules

@@ -1,6 +1,6 @@
 """Run the tests that need no torch on every supported Python at hand besides the one that runs this.
 
-    .venv/bin/python .ci/other_pythons.py
+    .venv/bin/python .ci/other_pythons.py [PYTEST ARGUMENTS]
 
 Each gets a small environment of its own, `.venv-3.12` and so on, kept for the next time. A Python is at
 hand when it runs by its name on PATH or stands among pyenv's versions. Fails when one of the runs fails.
@@ -56,7 +56,7 @@ def run_tests(version: tuple[int, int], python: Path) -> bool:
     if made.returncode:
         return False
     pytest = [str(ROOT / name / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    return subprocess.run([*pytest, "-m", "not torch"], cwd=ROOT, check=False).returncode == 0
+    return subprocess.run([*pytest, "-m", "not torch", *sys.argv[1:]], cwd=ROOT, check=False).returncode == 0
 
 
 def main() -> None:

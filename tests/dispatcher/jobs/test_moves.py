@@ -24,12 +24,12 @@ def test_every_state_can_be_reached_from_planned() -> None:
     assert reachable(State.PLANNED) == set(State)
 
 
-@pytest.mark.parametrize("state", set(State) - OVER)
+@pytest.mark.parametrize("state", sorted(set(State) - OVER))
 def test_every_state_that_is_not_over_can_still_succeed_fail_and_be_cancelled(state: State) -> None:
     assert reachable(state) >= OVER
 
 
-@pytest.mark.parametrize("state", PAID)
+@pytest.mark.parametrize("state", sorted(PAID))
 def test_every_paid_state_knows_what_a_lost_machine_is(state: State) -> None:
     assert move(state, Cause.LOST) is State.RECOVERING
     assert move(state, Cause.PREEMPTED) is State.RECOVERING
