@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from tests.factories.command import Ftcloud
 
 pytest_plugins = ["tests.no_skips"]
+
+# Before torch is loaded anywhere: its threads wait instead of spinning, as workers share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 _NEEDS_TORCH = re.compile(r"^pytestmark = .*pytest\.mark\.torch", re.MULTILINE)
 
