@@ -12,11 +12,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from dispatcher.registry.store import ModelRegistry
 from dispatcher.registry.version import ModelVersion
 from dispatcher.storage.database import connect
 from dispatcher.storage.home import Home
 from tests.factories.outputs import make_candidate, make_output
+
+# A parallel session has a thread that waits for messages and holds no lock that the child could need.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 CHANGES = frozenset(
     {"os.link", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "fcntl.flock"}
