@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,4 +125,6 @@ def job_folder(home: Home, job_id: str) -> JobFolder:
 
 
 def new_job_id() -> str:
+    import secrets  # it loads OpenSSL, which listing jobs does not need
+
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(8))

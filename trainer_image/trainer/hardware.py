@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 GIB = 1 << 30
 NVIDIA_SMI_TIMEOUT_S = 10.0
@@ -48,6 +44,8 @@ class Hardware:
 
 def detect() -> Hardware:
     """Look at this machine."""
+    import psutil  # here, like the others below: what only names a `Hardware` starts without them
+
     name, flags = _cpu()
     return Hardware(
         cpu=name,
@@ -60,6 +58,8 @@ def detect() -> Hardware:
 
 def _usable_cores() -> int:
     """Physical cores that this process may run on: a container often sees fewer than the host has."""
+    import psutil
+
     try:
         allowed = len(psutil.Process().cpu_affinity())
     except AttributeError:  # macOS has no affinity
@@ -82,6 +82,9 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 def _gpus() -> tuple[Gpu, ...]:
     """NVIDIA GPUs by `nvidia-smi`; none where it is absent or does not answer."""
+    import shutil
+    import subprocess
+
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return ()
