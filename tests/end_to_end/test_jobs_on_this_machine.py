@@ -14,21 +14,17 @@ import psutil
 import pytest
 
 from tests.factories.command import Ftcloud
-from tests.factories.tiny_model import save_tiny_model
+from tests.factories.tiny_model import CHAT_TEMPLATE, save_tiny_model
 
 pytestmark = pytest.mark.torch
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 LONG = ("--epochs", "400", "--save-every", "2")
 """Flags of a run that is never over before the test ends it."""
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("base") / "tiny", CHATML)
+    return save_tiny_model(tmp_path_factory.mktemp("base") / "tiny", CHAT_TEMPLATE)
 
 
 @pytest.fixture

@@ -75,6 +75,9 @@ class Cloud:
     name: str = "cloud"
     can: Capabilities = CAN
 
+    def check(self) -> None:
+        pass
+
     def hardware(self, offer: Offer) -> Hardware:
         return Hardware("cpu", 8, 64.0, fast_bf16=False)
 

@@ -1,4 +1,4 @@
-"""Bad input gets one clear message, the right exit code, and leaves nothing behind. No torch is needed for it."""
+"""Bad input gets one clear message, the right exit code, and leaves nothing behind; torch is not needed."""
 
 from __future__ import annotations
 
