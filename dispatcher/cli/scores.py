@@ -12,7 +12,7 @@ from dispatcher.jobs.progress_text import duration, number
 
 ROWS = (
     # metric in result.json, words, format
-    ("exact", "right answers", ".1%"),
+    ("score", "right answers", ".1%"),
     ("valid_json", "valid JSON", ".1%"),
     ("fields", "fields right", ".1%"),
     ("eval_loss", "validation loss", ".4f"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ CORPUS = (
 )
 
 
-def tiny_tokenizer(chat_template: str | None) -> Any:
+def tiny_tokenizer(chat_template: str | None, corpus: Iterable[str] = CORPUS, vocab: int = 400) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -28,9 +29,9 @@ def tiny_tokenizer(chat_template: str | None) -> Any:
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
     )
-    core.train_from_iterator(CORPUS, trainer)
+    core.train_from_iterator(corpus, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<|im_start|>",
@@ -41,14 +42,19 @@ def tiny_tokenizer(chat_template: str | None) -> Any:
     return tokenizer
 
 
-def save_tiny_model(folder: Path, chat_template: str | None) -> Path:
-    """A model folder; `chat_template` None makes a base model without one."""
+def save_tiny_model(
+    folder: Path, chat_template: str | None, *, corpus: Iterable[str] = CORPUS, vocab: int = 400
+) -> Path:
+    """A model folder; `chat_template` None makes a base model without one.
+
+    Text that is far from `corpus` takes a token a byte; `vocab` must be what the corpus can fill.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tiny_tokenizer(chat_template)
+    tokenizer = tiny_tokenizer(chat_template, corpus, vocab)
     config = LlamaConfig(
-        vocab_size=400,
+        vocab_size=vocab,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,

@@ -10,11 +10,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from trainer_image.trainer.errors import UsageError
-from trainer_image.trainer.evaluate import Scores, score
+from trainer_image.trainer.evaluate import score
 from trainer_image.trainer.generate import greedy_answers
 from trainer_image.trainer.progress import Reporter, parse
 from trainer_image.trainer.render import encode_prompt
-from trainer_image.trainer.scores import read_rows
+from trainer_image.trainer.scores import Scores, read_rows
 from trainer_image.trainer.spec import EvaluateSpec
 
 pytestmark = pytest.mark.torch

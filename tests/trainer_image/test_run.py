@@ -62,6 +62,7 @@ def test_a_job_goes_from_data_to_a_model_that_loads_by_itself(method: str, make_
     output = workdir / "output"
     result = json.loads((output / "result.json").read_text())
     assert result["metrics"]["base"]["rows"] == result["metrics"]["tuned"]["rows"] == 4
+    assert result["metrics"]["gain"]["rows"] == 4
     assert result["metrics"]["tuned"]["eval_loss"] < result["metrics"]["base"]["eval_loss"]
     assert result["metrics"]["steps"] == 6
     assert result["share"] == pytest.approx(result["trainable"] / result["total"])

@@ -12,10 +12,8 @@ from trainer_image.trainer.errors import UsageError
 from trainer_image.trainer.generate import greedy_answers
 from trainer_image.trainer.progress import Reporter
 from trainer_image.trainer.render import encode_prompt
-from trainer_image.trainer.scores import Gain, ScoredRow, Scores, gain, is_correct, read_rows
+from trainer_image.trainer.scores import ScoredRow, Scores, is_correct
 from trainer_image.trainer.spec import EvaluateSpec
-
-__all__ = ["Gain", "ScoredRow", "Scores", "gain", "read_rows", "score"]
 
 
 def score(

@@ -20,13 +20,14 @@ import transformers
 from trainer_image.trainer import attention, card, model, render
 from trainer_image.trainer.batches import plan_steps
 from trainer_image.trainer.checkpoint import CheckpointFolder, check_space
-from trainer_image.trainer.evaluate import Scores, score
+from trainer_image.trainer.evaluate import score
 from trainer_image.trainer.hardware import detect
 from trainer_image.trainer.loss import TokenLoss
 from trainer_image.trainer.merge import merge_and_verify
 from trainer_image.trainer.optim import Optimizer
 from trainer_image.trainer.progress import Reporter
 from trainer_image.trainer.run import StopSignal
+from trainer_image.trainer.scores import Scores, gain, read_rows
 from trainer_image.trainer.spec import TrainSpec
 from trainer_image.trainer.train import Run, TrainState, peak_gib, resume, train
 
@@ -90,7 +91,7 @@ def do(spec: TrainSpec, workdir: Path, reporter: Reporter, stop: StopSignal) -> 
     tuned_scores = _score(job, final, "tuned")
 
     reporter.say("phase", phase="save")
-    result = _result(run, state, base_scores, tuned_scores) | {"merge": merge_report}
+    result = _result(job, run, state, base_scores, tuned_scores) | {"merge": merge_report}
     _save(job, run.model, result)
     reporter.say("done", **result)
 
@@ -188,7 +189,7 @@ def _say_start(job: Job, run: Run, state: TrainState) -> None:
 def _score(job: Job, scored: PreTrainedModel, name: Literal["base", "tuned"]) -> dict[str, Any]:
     """Scores on the test prompts, `{}` where nothing is scored; the base's are kept over a resume."""
     prompts, metric = job.data.prompts, job.spec.evaluate.metric
-    out = job.output / "evaluation" / f"{name}.jsonl"
+    out = _scored_rows(job, name)
     if not prompts:
         return {}
     if name == "base" and out.exists():
@@ -197,6 +198,10 @@ def _score(job: Job, scored: PreTrainedModel, name: Literal["base", "tuned"]) ->
             return kept.as_dict()
     reporter, spec = job.reporter, job.spec.evaluate
     return score(scored, job.tokenizer, prompts, spec, out=out, reporter=reporter, name=name).as_dict()
+
+
+def _scored_rows(job: Job, name: Literal["base", "tuned"]) -> Path:
+    return job.output / "evaluation" / f"{name}.jsonl"
 
 
 def _merge(job: Job, trained: PreTrainedModel) -> tuple[PreTrainedModel, dict[str, Any] | None]:
@@ -214,8 +219,11 @@ def _merge(job: Job, trained: PreTrainedModel) -> tuple[PreTrainedModel, dict[st
     return merged, report.as_dict()
 
 
-def _result(run: Run, state: TrainState, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    job: Job, run: Run, state: TrainState, base: dict[str, Any], tuned: dict[str, Any]
+) -> dict[str, Any]:
     """The content of result.json, but for `merge`."""
+    scored = [read_rows(_scored_rows(job, name)) for name in ("base", "tuned")] if base else None
     if run.validation:
         base = {"eval_loss": state.base_eval_loss} | base
         tuned = {"eval_loss": state.eval_loss} | tuned
@@ -224,6 +232,7 @@ def _result(run: Run, state: TrainState, base: dict[str, Any], tuned: dict[str, 
         "eval_loss": state.eval_loss,
         "base": base or None,
         "tuned": tuned or None,
+        "gain": gain(*scored).as_dict() if scored else None,
         "tokens": state.tokens,
         "tokens_per_s": round(state.tokens / state.seconds, 1) if state.seconds else None,
         "peak_gib": round(peak_gib(), 3),
