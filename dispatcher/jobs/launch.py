@@ -21,7 +21,6 @@ from dispatcher.recipe.load import dump_recipe, is_folder
 from dispatcher.recipe.resolve import resolve
 from dispatcher.recipe.schema import Recipe
 from dispatcher.recipe.splits import Splits, prepare_splits
-from dispatcher.registry.version import check_name
 from dispatcher.storage.home import Home
 from providers.offers import Offer, Query
 from providers.protocol import Attempt, Provider, Request
@@ -63,7 +62,6 @@ class Draft:
 
 def draft(home: Home, recipe: Recipe, provider: Provider) -> Draft:
     """Check and prepare everything that can be before a launch; raises the error that the user must mend."""
-    check_name(recipe.name, "name")
     facts = read_facts(Path(recipe.model)) if is_folder(recipe.model) else None
     offer = _offer(provider)
     hardware = provider.hardware(offer)

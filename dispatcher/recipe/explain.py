@@ -46,7 +46,7 @@ def _problem(field: str, detail: Any, written: Written) -> RecipeError:
         return RecipeError(
             f"name {value!r} is not a name",
             where=place,
-            fix="use letters, digits, `.`, `_` and `-`, at most 64",
+            fix="use a-z, 0-9, `-`, `_` and `.`, at most 64, with a letter or digit at both ends",
         )
     near = _nearest(str(value), choices(field)) if isinstance(value, str) else ""
     return RecipeError(f"{field}: {value!r} is not {accepted(field)}", where=place, fix=near)

@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     name: Word = _setting(
         "Model",
         "Name of the result in the registry; by default the model's and the data's, joined.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$",  # the registry's rule; a test holds them equal
     )
     model: Word = _setting(
         "Model", "Base model: a hub id (org/name) or a folder with config.json and safetensors."

@@ -39,7 +39,7 @@ def refused(path: Path, text: str) -> RecipeError:
         (BASE + "learning_rate: .inf", 3, "learning_rate: inf is not a number above 0", ""),
         (BASE + "eval_every: 0", 3, "eval_every: 0 is not epoch, never or a whole number from 1", ""),
         (BASE + "merge: perhaps", 3, "merge: 'perhaps' is not true or false", ""),
-        (BASE + "name: a:b", 3, "name 'a:b' is not a name", "letters, digits"),
+        (BASE + "name: a:b", 3, "name 'a:b' is not a name", "a letter or digit at both ends"),
         (BASE + "target_modules: []", 3, "target_modules: [] is not names", ""),
         ("data: x", None, "model is missing", "hub id"),
         ("model: a/b", None, "data is missing", "train.jsonl"),

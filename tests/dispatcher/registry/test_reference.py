@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher.recipe.load import build_recipe
 from dispatcher.registry.reference import Reference, nearest, parse_reference
 from dispatcher.registry.version import NAME, check_name
 from trainer_image.trainer.errors import UsageError
@@ -29,6 +31,19 @@ def test_a_name_that_passes_is_one_plain_folder(name: str) -> None:
         return
     assert PurePosixPath("models", name).parts == ("models", name)
     assert name == name.lower() and not name.startswith(".") and len(name) <= 64
+
+
+@given(st.text(alphabet="aZ0.-_/ é\n", min_size=1, max_size=70))
+def test_a_recipe_and_the_registry_allow_the_same_names(name: str) -> None:
+    def accepts(check: Callable[[], object]) -> bool:
+        try:
+            check()
+        except UsageError:
+            return False
+        return True
+
+    recipe = {"name": name, "model": "org/model", "data": "rows.jsonl"}
+    assert accepts(lambda: build_recipe(recipe)) == accepts(lambda: check_name(name, "model name"))
 
 
 def test_latest_means_the_newest() -> None:
