@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import click
@@ -60,4 +62,13 @@ def demo(seed: int, folder: Path | None, as_json: bool) -> ExitCode:
                 where=f"job {job.id}",
                 fix=f"look at: ftcloud show {job.id}",
             )
+        _show_how_to_ask(job.model, place / "data")
     return code
+
+
+def _show_how_to_ask(model: str | None, data: Path) -> None:
+    """The command that tries the model on an order it has not seen, with the system line it knows."""
+    with (data / "test.jsonl").open(encoding="utf-8") as rows:
+        system, user, _ = json.loads(next(rows))["messages"]
+    words = shlex.join(["--system", system["content"], user["content"]])
+    note(f"an order:    ftcloud models generate {model} {words}")

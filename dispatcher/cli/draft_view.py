@@ -24,7 +24,8 @@ def print_draft(prepared: Draft) -> None:
     counts += [f"{splits.test.rows:,} test"] if splits.test else []
     note(f"data       {', '.join(counts)} ({splits.format})")
     loop, batch = spec.loop, spec.loop.micro_batch * spec.loop.grad_accum
-    length = f"{loop.max_steps} steps" if loop.max_steps else f"{loop.epochs:g} epochs"
+    count, unit = (loop.max_steps, "step") if loop.max_steps else (loop.epochs, "epoch")
+    length = f"{count:g} {unit}{'' if count == 1 else 's'}"
     note(
         f"training   {length} of {batch} rows a step ({loop.micro_batch} × {loop.grad_accum}), "
         f"learning rate {spec.optim.learning_rate:g}, {spec.model.precision}"

@@ -78,7 +78,7 @@ class _Case:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole job; packing joins rows, so there are at most so many."""
+        """Optimizer steps of the whole job."""
         if self.recipe.max_steps is not None:
             return self.recipe.max_steps
         per_step = self.recipe.micro_batch * self.recipe.accumulation()
