@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.factories.command import Ftcloud
+from tests.factories.command import Ftcloud, wait_for
 from tests.factories.tiny_model import CHAT_TEMPLATE, save_tiny_model
+from tests.factories.tiny_recipe import write_tiny_recipe
 
 pytestmark = pytest.mark.torch
 
@@ -29,28 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(ftcloud: Ftcloud, model: Path) -> Path:
-    """A folder of data with three splits, and a recipe that trains on it for ten steps."""
-    data = ftcloud.here / "data"
-    data.mkdir()
-    for split, start, count in (("train", 0, 40), ("validation", 100, 20), ("test", 200, 20)):
-        rows = [
-            {"instruction": f"order {i}", "output": f"lamp {i % 10}"} for i in range(start, start + count)
-        ]
-        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = ftcloud.here / "recipe.yaml"
-    path.write_text(
-        f"name: tiny-orders\nmodel: {json.dumps(str(model))}\ndata: data\nmethod: lora\nepochs: 2\n"
-        "micro_batch: 4\ngrad_accum: 2\nlog_every: 1\nmax_new_tokens: 4\nseq_len: 64\n"
-    )
-    return path
-
-
-def wait_for(look: Callable[[], Any], patience_s: float = 90) -> Any:
-    until = time.monotonic() + patience_s
-    while not (found := look()):
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.1)
-    return found
+    return write_tiny_recipe(ftcloud.here, model)
 
 
 def kept_steps(ftcloud: Ftcloud) -> list[str]:

@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import psutil
 
 TIME_LIMIT_S = 240
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,5 +66,23 @@ class Ftcloud:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def leftovers(self) -> list[str]:
+        """Processes that work on this home, and work directories: what no job that is over may leave."""
+        found = [str(path) for path in self.home.glob("local/*/")]
+        for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+            words, variables = process.info["cmdline"] or [], process.info["environ"] or {}
+            if process.pid != os.getpid() and variables.get("FTCLOUD_HOME") == str(self.home):
+                found.append(f"{process.pid}: {' '.join(words)}")
+        return found
+
     def _command(self, args: tuple[str | Path, ...]) -> list[str]:
         return [sys.executable, "-P", "-m", "ftcloud", *map(str, args)]
+
+
+def wait_for(look: Callable[[], T], patience_s: float = 90) -> T:
+    """What `look` gives once it gives something."""
+    until = time.monotonic() + patience_s
+    while not (found := look()):
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.1)
+    return found

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.trainer_image.conftest import CHAT_TEMPLATE, order_rows, write_jsonl
+from tests.factories.tiny_model import CHAT_TEMPLATE
+from tests.factories.workdirs import order_rows, write_jsonl
 from trainer_image.trainer.batches import Example
 from trainer_image.trainer.data import Row, parse_row
 from trainer_image.trainer.errors import DataError

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.factories.workdirs import replaced
 from trainer_image.trainer import job, train
 from trainer_image.trainer.errors import ExitCode
 from trainer_image.trainer.progress import Progress, Reporter, parse
@@ -169,8 +170,6 @@ def test_what_cannot_be_done_is_one_error_line_and_an_exit_code(
 
 
 def _change(workdir: Path, **changes: Any) -> None:
-    from tests.trainer_image.conftest import replaced
-
     spec = TrainSpec.read(workdir / "spec.json")
     (workdir / "spec.json").write_text(replaced(spec, **changes).to_json())
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.factories.workdirs import replaced
 from trainer_image.trainer import job, model, train
 from trainer_image.trainer.checkpoint import Checkpoint, CheckpointFolder
 from trainer_image.trainer.errors import FtcloudError, UsageError
@@ -159,17 +160,11 @@ def test_another_worker_layout_may_go_on_with_the_run(
     workdir = make_workdir("moved", **settings)
     killed_at(workdir, 3, saving=False)
     spec = TrainSpec.read(workdir / "spec.json")
-    (workdir / "spec.json").write_text(make_spec_like(spec, other).to_json())
+    (workdir / "spec.json").write_text(replaced(spec, **other).to_json())
     moved = Session(workdir).go()
     assert moved.resumed == 2
     for step, loss in moved.losses().items():
         assert float.fromhex(loss) == pytest.approx(float.fromhex(straight.losses()[step]), rel=1e-4)
-
-
-def make_spec_like(spec: TrainSpec, changes: dict[str, Any]) -> TrainSpec:
-    from tests.trainer_image.conftest import replaced
-
-    return replaced(spec, **changes)
 
 
 @pytest.mark.parametrize("change", [{"optim__learning_rate": 0.5}, {"lora__rank": 2}, {"loop__seed": 8}])
@@ -177,7 +172,7 @@ def test_a_changed_recipe_cannot_resume(change: dict[str, Any], make_workdir: Ma
     workdir = make_workdir(loop__max_steps=2)
     Session(workdir).go()
     spec = TrainSpec.read(workdir / "spec.json")
-    (workdir / "spec.json").write_text(make_spec_like(spec, change).to_json())
+    (workdir / "spec.json").write_text(replaced(spec, **change).to_json())
     with pytest.raises(UsageError, match="other settings or other data"):
         Session(workdir)
 
