@@ -151,7 +151,7 @@ class LocalProvider:
         if what == "checkpoints":
             mirror_tree(source, dest)
         else:
-            link_tree(source, dest)
+            link_tree(source, dest, last="manifest.json")
         return True
 
     def stop(self, ref: Ref) -> Stop:

@@ -8,6 +8,7 @@ The intent is recorded before anything is rented, and no transaction is open whi
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class Engine:
         attempts = self._store.attempts(job.id)
         if attempts and attempts[-1].state != "closed":
             return self._end(lease, job, attempts[-1])  # never two training
+        # What an attempt that was given up has left is not the output of the next one.
+        shutil.rmtree(self._folder(job).output, ignore_errors=True)
         self._store.intend(lease, job.options[len(attempts) % len(job.options)])
         return NOW
 

@@ -16,12 +16,13 @@ def copy_tree(source: Path, dest: Path, *, only: tuple[str, ...] = ()) -> None:
             _replace(target, partial(shutil.copy2, file))
 
 
-def link_tree(source: Path, dest: Path) -> None:
+def link_tree(source: Path, dest: Path, *, last: str = "") -> None:
     """Make `dest` hold the files of `source` without a second copy on disk where the system allows it.
 
-    Only for files that nobody changes in place: checkpoints and outputs are written once.
+    Only for files that nobody changes in place: checkpoints and outputs are written once. The file `last`,
+    at the top, comes after all others: a manifest that is there says that the rest is.
     """
-    for file, target in _pairs(source, dest):
+    for file, target in sorted(_pairs(source, dest), key=lambda pair: pair[0] == source / last):
         if not _same(file, target):
             _replace(target, partial(_link, file))
 

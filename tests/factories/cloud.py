@@ -6,6 +6,7 @@ named faults, each used up once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,7 @@ class Cloud:
             return False
         if what == "output":
             make_output(dest)
-            (dest / "result.json").write_text('{"metrics": {}}', encoding="utf-8")
+            (dest / "result.json").write_text(json.dumps({"metrics": {}, "attempt": ref.id}), "utf-8")
         return True
 
     def stop(self, ref: Ref) -> Stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from providers.errors import NotFound
 from providers.protocol import Phase, Stop
+from tests.factories.outputs import make_output
 from tests.providers.conftest import Local, wait_until
 from trainer_image.trainer import warden
 
@@ -158,6 +160,34 @@ def test_checkpoints_come_home_whole_and_old_ones_go(local: Local, tmp_path: Pat
     (source / "step-1").rmdir()
     local.provider.pull(ref, "checkpoints", home)
     assert [path.read_text() for path in home.rglob("state.json")] == ["2"]
+
+
+def test_an_output_of_which_a_part_has_come_home_has_no_manifest_yet(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who pulls is killed at each file in turn; whoever finds a manifest may believe the rest."""
+    ref, home = local.start("job"), tmp_path / "kept"
+    make_output(local.workdir(ref) / "output")
+    files = {
+        path.relative_to(local.workdir(ref) / "output") for path in local.workdir(ref).rglob("output/**/*.*")
+    }
+    real = Path.hardlink_to
+    for count in range(len(files)):
+        calls: list[Path] = []
+
+        def killed(self: Path, target: Path, calls: list[Path] = calls, count: int = count) -> None:
+            calls.append(target)
+            if len(calls) > count:
+                raise KeyboardInterrupt
+            real(self, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "hardlink_to", killed)
+            local.provider.pull(ref, "output", home)
+        assert not (home / "manifest.json").exists(), f"killed at file {count + 1} of {len(files)}"
+        shutil.rmtree(home)
+    local.provider.pull(ref, "output", home)
+    assert {path.relative_to(home) for path in home.rglob("*.*")} == files
 
 
 def test_the_next_attempt_gets_the_checkpoints(local: Local, tmp_path: Path) -> None:

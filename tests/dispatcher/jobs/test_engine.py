@@ -12,6 +12,7 @@ from dispatcher.jobs.engine import MAX_ATTEMPTS
 from dispatcher.jobs.moves import Cause, State
 from tests.dispatcher.jobs.conftest import World
 from tests.factories.cloud import FAULTS
+from trainer_image.trainer.errors import FtcloudError
 
 
 def test_a_job_goes_through_its_states_in_order(world: World) -> None:
@@ -117,6 +118,24 @@ def test_a_failed_job_that_is_resumed_gets_a_new_attempt_after_the_old_is_closed
     job = world.run(job)
     assert (job.state, world.cloud.created, world.cloud.most_alive_for_a_job) == (State.SUCCEEDED, 2, 1)
     assert job.failure is None
+
+
+def test_an_output_that_was_refused_is_not_taken_for_the_next_attempts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise FtcloudError("damaged on the way")
+
+    job = world.add_job()
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "register", refuse)
+        assert world.run(job).state is State.FAILED
+    lease = world.take(job)
+    world.store.move(lease, Cause.RESUMED)
+    world.store.release(lease)
+    job = world.run(job)
+    assert (job.state, job.model) == (State.SUCCEEDED, "orders:1")
+    assert job.result == {"metrics": {}, "attempt": f"{job.id}-2"}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
