@@ -34,6 +34,7 @@ def follow_to_the_end(
                 job = carry(home, store, job_id, watcher.tick)
                 break
             except KeyboardInterrupt:
+                watcher.clear()
                 if _on_interrupt() == "d":
                     return detach(home, store, job_id, as_json=as_json)
                 store.want(job_id, "cancelled")

@@ -88,8 +88,6 @@ def cli(ctx: click.Context, debug: bool, quiet: bool, verbose: bool) -> None:
     told.debug |= debug
     told.quiet |= quiet
     told.verbose |= verbose
-    if os.environ.get("NO_COLOR"):
-        ctx.color = False
 
 
 def main() -> None:
@@ -99,8 +97,14 @@ def main() -> None:
 
 def run(args: list[str]) -> int:
     """As `main`, with the exit code returned."""
+    color = False if os.environ.get("NO_COLOR") else None
+    with click.Context(cli, color=color):  # errors are shown after the command's own context has ended
+        return _run(args, color)
+
+
+def _run(args: list[str], color: bool | None) -> int:
     try:
-        code = cli.main(args=args, prog_name="ftcloud", standalone_mode=False)
+        code = cli.main(args=args, prog_name="ftcloud", standalone_mode=False, color=color)
     except click.exceptions.Abort:
         show_error("stopped before anything was started")
         return ExitCode.CANCELLED

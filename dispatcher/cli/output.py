@@ -44,7 +44,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> 
 def note(message: str, *, bold: bool = False) -> None:
     """Tell the user what happens; silent with --quiet."""
     if not session().quiet:
-        click.secho(visible(message), err=True, bold=bold)
+        click.secho(visible(message), err=True, bold=bold or None)
 
 
 def warn(message: str) -> None:

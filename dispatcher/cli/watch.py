@@ -44,6 +44,10 @@ class Watcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Give the bar's line back: a question can be read only where nothing repaints it."""
         if self._bar:
             self._bar.close()
 
@@ -72,7 +76,7 @@ class Watcher:
         if self._bar:
             self._bar.print(visible(text), dim=dim, yellow=yellow)
         else:
-            click.secho(visible(text), err=True, dim=dim, fg="yellow" if yellow else None)
+            click.secho(visible(text), err=True, dim=dim or None, fg="yellow" if yellow else None)
 
 
 class _Bar:
@@ -110,9 +114,14 @@ class _Bar:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Rich
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            text = TextColumn("{task.fields[words]}")
-            self._rich = Rich(*columns, text, console=Console(stderr=True), transient=True)
+            # No markup: what the trainer says must not be read as colours or links.
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[words]}", markup=False),
+            )
+            self._rich = Rich(*columns, console=Console(stderr=True), transient=True)
             self._rich.start()
         if self._key != what:
             if self._task is not None:
@@ -122,7 +131,7 @@ class _Bar:
 
     def print(self, text: str, *, dim: bool, yellow: bool) -> None:
         if self._rich is None:
-            click.secho(text, err=True, dim=dim, fg="yellow" if yellow else None)
+            click.secho(text, err=True, dim=dim or None, fg="yellow" if yellow else None)
         else:
             style = "yellow" if yellow else "dim" if dim else None
             self._rich.console.print(text, style=style, markup=False, highlight=False)
