@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import click
@@ -52,7 +53,7 @@ def print_list(versions: Sequence[ModelVersion]) -> None:
         (
             version.reference,
             " ".join(f"@{alias}" for alias in version.aliases),
-            version.base_model,
+            _short(version.base_model),
             version.method,
             _share(version.metrics, "base"),
             _share(version.metrics, "tuned"),
@@ -123,6 +124,11 @@ def _print_differences(section: str, titles: tuple[str, str, str], fields: Seque
     )
 
 
+def _short(base_model: str) -> str:
+    """A hub id as it is; of a folder its name."""
+    return PurePath(base_model).name if PurePath(base_model).is_absolute() else base_model
+
+
 def _share(metrics: Mapping[str, object], model: str) -> str:
     """`score` of the base or of the tuned model, in percent."""
     scores = metrics.get(model)
@@ -131,11 +137,14 @@ def _share(metrics: Mapping[str, object], model: str) -> str:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+    """A count in full, anything else to four digits."""
+    if isinstance(value, int | float) and float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.4g}" if isinstance(value, float) else "-"
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4g}"
+    return "-" if value is None else ("+" if value > 0 else "") + _figure(value)
 
 
 def _plain(value: object) -> str:
