@@ -4,6 +4,7 @@
 #   make test                       every test, on every supported Python at hand
 #   make test ARGS="-k registry"    some tests, on .venv's Python only
 #   make test PYTHON=python3.12     another Python for .venv
+#   make prove                      check, test, and what only real kills can prove (minutes)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -51,6 +52,7 @@ check: setup  ## what CI checks besides the tests: lint, format, types, import r
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/cli_startup.py benchmarks/trainer_throughput.py
 	$(BIN)/mypy .ci/environment.py .ci/other_pythons.py .ci/system_packages.py
 	$(BIN)/mypy --platform darwin -p ftcloud -p dispatcher -p providers
 	$(BIN)/lint-imports
@@ -59,13 +61,17 @@ fix: setup  ## let ruff repair and format what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-prove: check test  ## all that CI proves
+prove: check test  ## all that CI checks, then kills of real processes; PROVE_SEED repeats, PROVE_RUNS adds
+	$(BIN)/python -m pytest $(IN_PARALLEL) tests/prove
 
 docs: setup  ## the tests that hold documents and code together
 	$(BIN)/python -m pytest -k "doc or docs" $(ARGS)
 
-bench: setup  ## the figures that need no peer: start-up of the command line
-	$(BIN)/python benchmarks/cli_startup.py $(ARGS)
+bench:  ## start-up of the command line; our trainer against its peers (45 minutes on 2 cores)
+	@$(if $(PYTHON),,$(error no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12))
+	@$(PYTHON) .ci/environment.py $(VENV) train demo dev bench
+	$(BIN)/python benchmarks/cli_startup.py
+	$(BIN)/python benchmarks/trainer_throughput.py $(ARGS)
 
 clean:  ## remove the environments and caches that these targets make
 	rm -rf .venv .venv-3.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -91,3 +91,25 @@ def test_a_missing_package_that_cannot_be_installed_is_named_with_its_command(tm
 def test_nothing_is_run_when_all_packages_are_there(tmp_path: Path) -> None:
     done = packages("git  # is there, as make test needs it", tmp_path, ["dpkg-query", "git"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def commands_of(target: str) -> str:
+    """What `make TARGET` would run, whether or not this test is itself run by make."""
+    done = subprocess.run(
+        ["make", "--dry-run", target, f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_what_takes_minutes_is_collected_by_make_prove_alone(pytestconfig: pytest.Config) -> None:
+    proofs = "-m pytest -n auto --maxprocesses 4 --dist worksteal tests/prove\n"
+    assert proofs not in commands_of("test")
+    assert commands_of("prove").endswith(proofs)
+    assert commands_of("prove").startswith(commands_of("check"))
+    assert "prove" in pytestconfig.getini("norecursedirs")
+    assert list((ROOT / "tests" / "prove").glob("test_*.py"))
