@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from benchmarks.throughput.rows import tokens_of
@@ -52,6 +52,7 @@ class Peer:
             trainer = self._trainer(setting, trained, dataset, arguments)
             clock = Clock()
             trainer.add_callback(clock)
+            trainer.remove_callback(PrinterCallback)
             tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
             if tokens != tokens_of(rows):
                 raise RuntimeError(f"{tokens} tokens are left of {tokens_of(rows)}")

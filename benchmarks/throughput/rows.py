@@ -17,7 +17,7 @@ from trainer_image.trainer.batches import Example
 
 SIGMA = 0.9
 """Of the logarithm of the length: the mean is 1.5 times the median."""
-SHORTEST = 8
+SHORTEST = 4
 ANSWER_SHARE = 0.4
 
 Tokenise = Callable[[str], list[int]]
