@@ -30,7 +30,8 @@ def link_tree(source: Path, dest: Path, *, last: str = "") -> None:
 def mirror_tree(source: Path, dest: Path) -> None:
     """`link_tree` for a folder of whole sub-folders that come and go: adds the new, drops the dropped.
 
-    A sub-folder appears in `dest` in one piece. The old are dropped last, so that there is always one.
+    A sub-folder appears in `dest` in one piece, and must disappear so from `source`: by a rename. The old are
+    dropped last, so that there is always one.
     """
     dest.mkdir(parents=True, exist_ok=True)
     whole = [entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
@@ -40,10 +41,9 @@ def mirror_tree(source: Path, dest: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             try:
                 link_tree(entry, aside)
-            except FileNotFoundError:  # pruned under our eyes
+                aside.replace(dest / entry.name)
+            except FileNotFoundError:  # it went under our eyes, perhaps before its files were listed
                 shutil.rmtree(aside, ignore_errors=True)
-                continue
-            aside.replace(dest / entry.name)
     for entry in list(dest.iterdir()):
         if whole and entry.name not in {kept.name for kept in whole}:
             shutil.rmtree(entry, ignore_errors=True)

@@ -176,6 +176,24 @@ def test_the_newest_and_the_best_are_kept(
     assert folder.steps() == left
 
 
+def test_a_pruned_checkpoint_goes_in_one_piece(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever copies checkpoints, or starts after a kill, meets whole ones."""
+    for step in (3, 6, 9):
+        folder.save(made(step))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        folder.prune((), 2)
+    assert folder.steps() == [6, 9]
+    assert folder.newest() is not None
+    assert sorted(path.name for path in folder.root.iterdir()) == ["step-000006", "step-000009"]
+
+
 def test_a_disk_without_room_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,7 +125,10 @@ class CheckpointFolder:
         """Remove all but the `newest` newest checkpoints and those of the steps in `keep`."""
         steps = self.steps()
         for step in set(steps[: max(0, len(steps) - newest)]) - set(keep):
-            shutil.rmtree(self.path(step), ignore_errors=True)
+            # In one move: whoever copies checkpoints, or starts after a kill, never meets a part of one.
+            pruned = self.root / f"{ASIDE}pruned-{step}"
+            self.path(step).rename(pruned)
+            shutil.rmtree(pruned, ignore_errors=True)
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         tensors: dict[str, torch.Tensor] = {}
