@@ -51,6 +51,8 @@ CAN = Capabilities(
     poll_s=0.0,
 )
 LOG = b'hello\n{"ftcloud": "checkpoint", "step": 1, "path": "checkpoints/step-1"}\nbye\n'
+LAST_WORDS = b'{"ftcloud": "error", "what": "out of memory", "where": "RAM", "fix": "lower it", "code": 1}\n'
+"""Of a trainer that fails: written just before it ends."""
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Machine:
     job: str
     staged: bool = False
     looks: int = 0
-    ended: bool = False
+    ended: Observation | None = None
+    """How the trainer ended, where the machine is still there."""
     gone: bool = False
 
 
@@ -73,6 +76,7 @@ class Cloud:
     machines: dict[str, Machine] = field(default_factory=dict)
     created: int = 0
     most_alive_for_a_job: int = 0
+    log: bytes = LOG
     name: str = "cloud"
     can: Capabilities = CAN
 
@@ -123,17 +127,18 @@ class Cloud:
         if self._fault("machine gone"):
             machine.gone = True
             return Observation(Phase.GONE, "not in the list")
-        if self._fault("preempted"):
-            machine.ended = True
-            return Observation(Phase.PREEMPTED, "taken back")
-        if self._fault("trainer fails"):
-            machine.ended = True
-            return Observation(Phase.FAILED, "exit code 1")
+        if machine.ended is None and self._fault("preempted"):
+            machine.ended = Observation(Phase.PREEMPTED, "taken back")
+        if machine.ended is None and self._fault("trainer fails"):
+            self.log += LAST_WORDS
+            machine.ended = Observation(Phase.FAILED, "exit code 1")
+        if machine.ended is not None:
+            return machine.ended
         machine.looks += 1
         return Observation(Phase.RUNNING if machine.looks < self.runs_for else Phase.SUCCEEDED)
 
     def logs(self, ref: Ref, offset: int, limit: int) -> bytes:
-        return LOG[offset : offset + limit] if self.machines[ref.id].staged else b""
+        return self.log[offset : offset + limit] if self.machines[ref.id].staged else b""
 
     def pull(self, ref: Ref, what: PullKind, dest: Path) -> bool:
         if self._fault("pull is slow"):

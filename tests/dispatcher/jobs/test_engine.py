@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatcher.jobs.engine import MAX_ATTEMPTS
+from dispatcher.jobs.job import Failure, job_folder
 from dispatcher.jobs.moves import Cause, State
+from providers.errors import ProviderDown
+from providers.protocol import Observation, Phase, PullKind, Ref, Stop
 from tests.dispatcher.jobs.conftest import World
-from tests.factories.cloud import FAULTS
+from tests.factories.cloud import FAULTS, LOG
 from trainer_image.trainer.errors import FtcloudError
 
 
@@ -51,9 +55,15 @@ def test_a_lost_answer_rents_no_second_machine(make_world: Callable[..., World])
     assert (job.state, world.cloud.created) == (State.SUCCEEDED, 1)
 
 
-def test_what_cannot_be_reached_is_not_lost(make_world: Callable[..., World]) -> None:
-    world = make_world(["observe fails"] * 50)
-    job = world.run(world.add_job())
+@pytest.mark.parametrize("state", [State.PROVISIONING, State.TRAINING])
+def test_what_cannot_be_reached_is_not_lost(world: World, state: State) -> None:
+    job = world.add_job()
+    lease, engine = world.take(job), world.engine()
+    while world.store.job(job.id).state is not state or world.store.attempts(job.id)[-1].ref is None:
+        engine.step(lease)
+    world.store.release(lease)
+    world.cloud.faults = ["observe fails"] * 50
+    job = world.run(job)
     assert (job.state, world.cloud.created) == (State.SUCCEEDED, 1)
     noted = [event.message for event in world.store.events(job.id) if event.kind == "noted"]
     assert noted == ["time-out"], "the same words are told once"
@@ -84,24 +94,82 @@ def test_no_capacity_waits_for_some(make_world: Callable[..., World]) -> None:
 
 def test_the_log_is_kept_to_the_byte_and_its_progress_told_once(world: World) -> None:
     job = world.run(world.add_job())
-    from dispatcher.jobs.job import job_folder
-    from tests.factories.cloud import LOG
-
     assert job_folder(world.home, job.id).log(1).read_bytes() == LOG
     assert [e.data for e in world.store.events(job.id) if e.kind == "checkpoint"] == [
         {"step": 1, "path": "checkpoints/step-1"}
     ]
 
 
+def test_a_checkpoint_that_could_not_be_fetched_is_fetched_at_the_next_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event says that it is kept here, so it is recorded after that."""
+    job, fetched = world.add_job(), []
+    pull = world.cloud.pull
+
+    def down_once(ref: Ref, what: PullKind, dest: Path) -> bool:
+        if what == "checkpoints":
+            fetched.append([event.kind for event in world.store.events(job.id)].count("checkpoint"))
+            if len(fetched) == 1:
+                raise ProviderDown("503")
+        return pull(ref, what, dest)
+
+    monkeypatch.setattr(world.cloud, "pull", down_once)
+    assert world.run(job).state is State.SUCCEEDED
+    assert fetched == [0, 0]
+    assert [event.kind for event in world.store.events(job.id)].count("checkpoint") == 1
+
+
+def test_a_failure_is_told_in_the_trainers_last_words(make_world: Callable[..., World]) -> None:
+    """They are written after one look and before the next, which finds the end."""
+    world = make_world(["trainer fails"])
+    job = world.run(world.add_job())
+    assert job.failure == Failure("out of memory", "RAM", "lower it")
+
+
+def test_what_a_trainer_wrote_while_it_was_stopped_is_fetched_before_its_machine_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cloud.runs_for = 1000
+    job, stop, fetched = world.add_job(), world.cloud.stop, []
+    lease, engine = world.take(job), world.engine()
+    for _ in range(8):
+        engine.step(lease)
+    world.store.release(lease)
+    line = b'{"ftcloud": "checkpoint", "step": 2, "path": "checkpoints/step-2"}\n'
+
+    def graceful(ref: Ref) -> Stop:
+        machine = world.cloud.machines[ref.id]
+        if machine.ended is not None:
+            return stop(ref)
+        machine.ended = Observation(Phase.PREEMPTED, "asked to stop")
+        world.cloud.log += line
+        monkeypatch.setattr(world.cloud, "pull", lambda _, what, __: fetched.append(what) or True)
+        return Stop.STOPPING
+
+    monkeypatch.setattr(world.cloud, "stop", graceful)
+    world.store.want(job.id, "cancelled")
+    assert world.run(job).state is State.CANCELLED
+    assert job_folder(world.home, job.id).log(1).read_bytes() == LOG + line
+    assert fetched == ["checkpoints"]
+
+
+@pytest.mark.parametrize("faults", [[], ["answer lost"] * 9, ["stop is slow"]], ids=str)
 @pytest.mark.parametrize("steps", range(12))
-def test_a_job_cancelled_at_any_point_ends_cancelled_with_nothing_alive(world: World, steps: int) -> None:
+def test_a_job_cancelled_at_any_point_ends_cancelled_with_nothing_alive(
+    steps: int, faults: list[str], make_world: Callable[..., World]
+) -> None:
+    world = make_world(list(faults))
     world.cloud.runs_for = 1000
     job = world.add_job()
     lease, engine = world.take(job), world.engine()
     for _ in range(steps):
         engine.step(lease)
-    world.store.release(lease)
     world.store.want(job.id, "cancelled")
+    while not world.store.job(job.id).over:
+        engine.step(lease)
+    assert world.cloud.alive() == [], "it is called cancelled once nothing is paid for any more"
+    world.store.release(lease)
     assert world.run(job).state is State.CANCELLED
     assert world.cloud.alive() == []
 

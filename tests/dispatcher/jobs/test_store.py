@@ -2,12 +2,80 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from dispatcher.jobs.lease import LEASE_S, LeaseLost, holder_name, is_alive
+from dispatcher.jobs import lease as module
+from dispatcher.jobs.job import Failure, Job
+from dispatcher.jobs.lease import LEASE_S, Heartbeat, Lease, LeaseLost, holder_name, is_alive
 from dispatcher.jobs.moves import Cause, ImpossibleMove, State
+from dispatcher.jobs.store import JobStore
+from dispatcher.storage.database import connect
 from tests.dispatcher.jobs.conftest import World
+from tests.factories.cloud import make_offer
 from trainer_image.trainer.errors import UsageError
+
+WRITES: dict[str, Callable[[JobStore, Lease], object]] = {
+    "move": lambda store, lease: store.move(lease, Cause.FAILED, "why", failure=Failure("why")),
+    "note": lambda store, lease: store.note(lease, "something new"),
+    "intend": lambda store, lease: store.intend(lease, make_offer()),
+    "update attempt": lambda store, lease: store.update_attempt(
+        lease, f"{lease.job}-1", "closed", ref="other", cost_usd=2.0
+    ),
+    "record progress": lambda store, lease: store.record_progress(
+        lease, store.attempts(lease.job)[-1], 99, [("eval", "one", {}), ("eval", "two", {})]
+    ),
+    "renew": lambda store, lease: store.renew(lease),
+    "release": lambda store, lease: store.release(lease),
+}
+NEEDS = {"intend": State.QUEUED}
+
+
+def in_state(world: World, job: Job, state: State) -> Lease:
+    """Carry the job until it is in `state`, and a moment longer."""
+    world.cloud.runs_for = 1000
+    lease, engine = world.take(job), world.engine()
+    while world.store.job(job.id).state is not state:
+        engine.step(lease)
+    world.clock.advance(1)
+    return lease
+
+
+def everything(database: sqlite3.Connection) -> list[tuple[object, ...]]:
+    rows = [database.execute(f"SELECT * FROM {table}") for table in ("jobs", "attempts", "events")]
+    return [tuple(row) for table in rows for row in table]
+
+
+def killed_before_statement(
+    number: int, database: Path, world: World, write: Callable[[JobStore], object]
+) -> bool:
+    """Whether there was such a statement."""
+    child = os.fork()
+    if child == 0:
+        left = [number]
+
+        def count(_: str) -> None:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+        try:
+            connection = connect(database)
+            connection.set_trace_callback(count)
+            write(JobStore(connection, world.clock))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL), "the child failed by itself"
+    return code != 0
 
 
 def test_a_job_that_is_carried_is_not_given_to_another(world: World) -> None:
@@ -25,6 +93,55 @@ def test_a_lease_that_ran_out_is_given_away_and_its_holder_is_fenced(world: Worl
         world.store.move(asleep, Cause.LAUNCHED)
     assert world.store.job(job.id).state is State.PLANNED, "a refused write leaves nothing"
     assert world.store.move(awake, Cause.LAUNCHED).state is State.QUEUED
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_no_write_of_a_process_that_was_asleep_changes_anything(world: World, write: str) -> None:
+    job = world.add_job()
+    asleep = in_state(world, job, NEEDS.get(write, State.TRAINING))
+    world.clock.advance(LEASE_S + 1)
+    awake = world.take(job)
+    before = everything(world.store._db)
+    with pytest.raises(LeaseLost):
+        WRITES[write](world.store, asleep)
+    assert everything(world.store._db) == before
+    world.clock.advance(1)
+    WRITES[write](world.store, awake)
+    assert everything(world.store._db) != before
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_that_is_killed_before_any_of_its_statements_is_whole_or_absent(
+    world: World, write: str, tmp_path: Path
+) -> None:
+    """kill -9 in a child process before its n-th statement, for every n."""
+    lease = in_state(world, world.add_job(), NEEDS.get(write, State.TRAINING))
+    before = everything(world.store._db)
+    world.store.close()
+    found, kills, killed = [], 0, True
+    while killed:
+        database = Path(shutil.copy(world.home.database, tmp_path / f"{kills}.db"))
+        killed = killed_before_statement(kills, database, world, lambda store: WRITES[write](store, lease))
+        found.append(everything(connect(database)))
+        kills += 1
+    after = found[-1]
+    assert kills > 3
+    assert after != before
+    assert all(state in (before, after) for state in found)
+
+
+def test_the_heartbeat_keeps_a_lease_through_a_long_move(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
+    job = world.add_job()
+    with Heartbeat(world.home.database, world.take(job)):
+        until = time.monotonic() + 10
+        # The heart beats by the real clock, which is decades ahead of this world's.
+        while world.store.job(job.id).lease_until < 1e9:
+            assert time.monotonic() < until, "the lease was not renewed"
+            time.sleep(0.01)
 
 
 def test_a_renewed_lease_is_kept(world: World) -> None:
