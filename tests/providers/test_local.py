@@ -132,7 +132,10 @@ def test_stop_ends_the_whole_group_removes_the_folder_and_may_be_repeated(local:
     group = warden.status(local.workdir(ref)).group
     assert group is not None
     wait_until(lambda: local.provider.stop(ref), lambda said: said is Stop.STOPPED)
-    assert not [p for p in psutil.process_iter(["status"]) if _group(p) == group]
+    # The warden writes its last word and then leaves: a moment later nobody of the group is there.
+    wait_until(
+        lambda: [p for p in psutil.process_iter(["status"]) if _group(p) == group], lambda left: not left
+    )
     assert not local.workdir(ref).exists()
     assert local.provider.stop(ref) is Stop.STOPPED
     assert local.provider.owned() == []
