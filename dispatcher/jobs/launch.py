@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dispatcher.jobs.disk import check_disk
 from dispatcher.jobs.job import Job, JobFolder, new_job_id
+from dispatcher.jobs.lease import holder_name, is_alive
 from dispatcher.jobs.store import JobStore
 from dispatcher.recipe.adapters import Trainable, trainable
 from dispatcher.recipe.base_model import ModelFacts, read_facts
@@ -27,6 +28,9 @@ from providers.protocol import Attempt, Provider, Request
 from trainer_image.trainer.errors import FtcloudError
 from trainer_image.trainer.hardware import Hardware
 from trainer_image.trainer.spec import TrainSpec
+
+DRAFT = ".draft-"
+"""A draft's folder is `.draft-JOB@HOLDER`; see `lease.holder_name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,12 @@ class Draft:
 
 def draft(home: Home, recipe: Recipe, provider: Provider) -> Draft:
     """Check and prepare everything that can be before a launch; raises the error that the user must mend."""
+    _sweep(home)
     facts = read_facts(Path(recipe.model)) if is_folder(recipe.model) else None
     offer = _offer(provider)
     hardware = provider.hardware(offer)
     job_id = new_job_id()
-    folder = JobFolder(home.path / "jobs" / f".draft-{job_id}")
+    folder = JobFolder(home.path / "jobs" / f"{DRAFT}{job_id}@{holder_name()}")
     try:
         folder.data.mkdir(parents=True)
         splits = prepare_splits(recipe, folder.data)
@@ -88,6 +93,14 @@ def draft(home: Home, recipe: Recipe, provider: Provider) -> Draft:
         raise
     warnings = lint(recipe, splits, facts, hardware)
     return Draft(job_id, recipe, spec, offer, hardware, splits, facts, count, warnings, folder)
+
+
+def _sweep(home: Home) -> None:
+    """Remove the drafts, and with them the copies of data, of launches that were killed."""
+    for left in (home.path / "jobs").glob(f"{DRAFT}*"):
+        holder = left.name.partition("@")[2]
+        if not holder or not is_alive(holder):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _offer(provider: Provider) -> Offer:

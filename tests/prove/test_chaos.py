@@ -70,6 +70,7 @@ def test_whatever_is_killed_the_job_ends_as_one_version_and_leaves_nothing(
         ("succeeded", document["model_version"])
     ]
     wait_for(lambda: not ftcloud.leftovers())
+    assert not list(ftcloud.home.glob("jobs/.*"))
     assert ftcloud.run("models", "verify", document["model_version"]).returncode == 0
     assert registered_weights(ftcloud) == undisturbed.weights
 
