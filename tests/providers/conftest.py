@@ -82,5 +82,6 @@ def kill_group(workdir: Path) -> None:
         lambda seen: seen.group is not None or seen.phase in ("absent", "ended", "lost"),
     )
     if told.group and told.phase in ("waiting", "running"):
+        assert told.group != os.getpgrp(), "the trainer must have a group of its own, not this session's"
         with suppress(ProcessLookupError):
             os.killpg(told.group, signal.SIGKILL)

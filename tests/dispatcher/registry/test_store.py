@@ -55,6 +55,16 @@ def test_a_repeated_registration_finds_the_first(registry: ModelRegistry, output
     assert len(registry.versions()) == 1
 
 
+def test_files_that_are_not_what_their_manifest_says_do_not_become_a_version(
+    registry: ModelRegistry, home: Home, output: Path
+) -> None:
+    (output / "result.json").write_text("[]")
+    with pytest.raises(FtcloudError, match=r"content of 'result\.json' changed"):
+        registry.register(make_candidate(), output)
+    assert registry.versions() == []
+    assert [entry.name for entry in home.models.iterdir()] == [".lock"]
+
+
 def test_each_attempt_that_ended_well_is_the_next_version_of_its_name(
     registry: ModelRegistry, output: Path
 ) -> None:
@@ -97,10 +107,11 @@ def test_a_number_is_not_given_again_after_a_removal(registry: ModelRegistry, ou
 def test_a_registration_repeated_after_the_removal_brings_nothing_back(
     registry: ModelRegistry, output: Path
 ) -> None:
-    registry.register(make_candidate(), output)
+    folder = registry.register(make_candidate(), output).folder
     registry.remove("orders:1")
     assert registry.register(make_candidate(), output).removed_at is not None
     assert registry.versions() == []
+    assert not folder.exists()
     with pytest.raises(UsageError, match="there is no model 'orders'"):
         registry.find("orders:1")
 
