@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def test_files_that_are_not_what_their_manifest_says_do_not_become_a_version(
         registry.register(make_candidate(), output)
     assert registry.versions() == []
     assert [entry.name for entry in home.models.iterdir()] == [".lock"]
+
+
+def test_a_version_is_flushed_before_it_appears_and_its_name_after(
+    registry: ModelRegistry, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    real_sync, real_rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("flush"), real_sync(handle))[1])
+    monkeypatch.setattr(Path, "rename", lambda a, b: (events.append("rename"), real_rename(a, b))[1])
+    registry.register(make_candidate(), output)
+    # Its four folders; then the folder of its name, and the one above that.
+    assert events == ["flush"] * 4 + ["rename"] + ["flush"] * 2
 
 
 def test_each_attempt_that_ended_well_is_the_next_version_of_its_name(
