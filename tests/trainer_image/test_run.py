@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.factories.workdirs import replaced
+from tests.factories.workdirs import replaced, write_jsonl
 from trainer_image.trainer import job, train
 from trainer_image.trainer.errors import ExitCode
 from trainer_image.trainer.progress import Progress, Reporter, parse
@@ -134,6 +134,14 @@ def test_base_scores_are_kept_over_a_resume(
     assert code == 0
     assert kept.stat().st_mtime_ns == written
     assert {line.values["model"] for line in lines if line.kind == "test"} == {"tuned"}
+    assert json.loads((workdir / "output" / "result.json").read_text())["metrics"]["base"]["rows"] == 4
+
+
+def test_base_scores_of_other_rows_are_not_kept(make_workdir: MakeWorkdir) -> None:
+    workdir = make_workdir(test=4, loop__max_steps=1, merge=False)
+    old = {"prompt": "p", "expected": "e", "answer": "e", "correct": True}
+    write_jsonl(workdir / "output" / "evaluation" / "base.jsonl", [old] * 3)
+    assert start(workdir)[0] == 0
     assert json.loads((workdir / "output" / "result.json").read_text())["metrics"]["base"]["rows"] == 4
 
 
