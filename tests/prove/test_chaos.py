@@ -1,4 +1,4 @@
-"""kill -9 at random moments: the command, the trainer, all that runs on the machine, or everything at once.
+"""kill -9 at random moments: the command, the trainer, its warden, both of them, or everything at once.
 
 Whatever was hit, `ftcloud jobs` and `ftcloud resume` bring the job to its end, as one model version with the
 weights of an undisturbed run, with the right exit codes, and with nothing left behind.
@@ -28,7 +28,8 @@ from tests.prove.trainer import ROOT, weights
 pytestmark = pytest.mark.torch
 
 RUNS = int(os.environ.get("PROVE_RUNS", "10"))
-VICTIMS = ("command", "command", "trainer", "machine", "command and machine")
+VICTIMS = ("command", "command", "trainer", "warden", "group", "command and group")
+"""The group is all that runs on the machine: the warden and the trainer that it watches."""
 FLAGS = ("--epochs", "20", "--save-every", "7", "--dropout", "0.1", "--seq-len", "64")
 TRIES = 8
 """Calls of `resume` that must be enough; each trainer that was killed takes one."""
@@ -85,21 +86,24 @@ def kill_something(
     if "command" in victim:
         command.kill()
     if victim != "command":
-        kill_trainer(ftcloud, whole_group=victim != "trainer")
+        kill_on_the_machine(ftcloud, victim.rpartition(" ")[2])
     end_of(command, killed="command" in victim)
 
 
-def kill_trainer(ftcloud: Ftcloud, *, whole_group: bool) -> None:
-    """SIGKILL to the trainer, or to it and its warden; nothing where none runs yet, or any more."""
+def kill_on_the_machine(ftcloud: Ftcloud, victim: str) -> None:
+    """SIGKILL where something runs: there may be nothing yet, or nothing any more."""
     for file in ftcloud.home.glob("local/*/state.json"):
         with contextlib.suppress(OSError, psutil.Error):
             group = json.loads(file.read_text())["group"]
             if group is None:
                 continue
-            if whole_group:
+            if victim == "group":
                 os.killpg(group, signal.SIGKILL)
-            for trainer in psutil.Process(group).children():
-                trainer.kill()
+            elif victim == "warden":
+                os.kill(group, signal.SIGKILL)
+            else:
+                for trainer in psutil.Process(group).children():
+                    trainer.kill()
 
 
 def end_of(command: subprocess.Popen[str], *, killed: bool) -> None:
